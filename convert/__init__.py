@@ -1,0 +1,1 @@
+"""Conversion of PyTorch checkpoints to bundles and back: `python -m convert`."""

@@ -1,0 +1,158 @@
+"""Conversion as data: which source key fills which target leaf, through which transform.
+
+A network's table is a sequence of `Rule` and `Ignore`. `apply` places every source tensor and reports all
+problems together: keys that no rule takes, keys that two rules take, targets left unfilled, shapes that differ.
+`invert` walks the same table backwards for export.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from convert.tensors import IDENTITY, KERNEL, Transform
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`pattern` must match a whole source key (regular expression); `target` is the dotted path of the leaf it fills
+    (groups as `\\1`). `ranks`: the array ranks the rule is for, None for any."""
+
+    pattern: str
+    target: str
+    transform: Transform = IDENTITY
+    ranks: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Ignore:
+    """Source keys that are deliberately not converted, and why."""
+
+    pattern: str
+    reason: str
+
+
+# Attributes of our modules are named after the checkpoint's keys, so suffixes are all that differs.
+STANDARD: tuple[Rule | Ignore, ...] = (
+    Rule(r"(.+)\.weight", r"\1.kernel", KERNEL, ranks=(2, 3, 4, 5)),
+    Rule(r"(.+)\.weight", r"\1.scale", ranks=(1,)),
+    Rule(r"(.+)\.bias", r"\1.bias"),
+    Rule(r"(.+)\.running_mean", r"\1.mean"),
+    Rule(r"(.+)\.running_var", r"\1.var"),
+    Ignore(r"(.+)\.num_batches_tracked", "batch counter, unused in evaluation"),
+)
+
+
+class ConversionError(ValueError):
+    """A checkpoint does not fit the network; the message lists every key that is wrong."""
+
+
+@dataclass
+class Report:
+    """What became of each source key."""
+
+    placed: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
+
+
+def leaves(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dict flattened to {dotted path: leaf}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            flat.update(leaves(value, path))
+        else:
+            flat[path] = value
+    return flat
+
+
+def nest(flat: Mapping[str, Any]) -> dict[Any, Any]:
+    """The inverse of `leaves`: components made of digits become ints (list indices)."""
+    tree: dict[Any, Any] = {}
+    for path, leaf in flat.items():
+        *parents, last = (int(p) if p.isdigit() else p for p in path.split("."))
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree
+
+
+def _candidates(table: Sequence[Rule | Ignore], key: str, rank: int) -> list[tuple[Rule | Ignore, re.Match[str]]]:
+    found = []
+    for entry in table:
+        match = re.fullmatch(entry.pattern, key)
+        if match and (isinstance(entry, Ignore) or entry.ranks is None or rank in entry.ranks):
+            found.append((entry, match))
+    return found
+
+
+def apply(
+    table: Sequence[Rule | Ignore], source: Mapping[str, np.ndarray], target: Mapping[Any, Any], *, name: str
+) -> tuple[dict[Any, Any], Report]:
+    """Fills the tree `target` (leaves with `.shape` and `.dtype`) from `source` by `table`.
+
+    Returns the filled tree (numpy, target dtypes) and the report. Raises `ConversionError` naming `name` and all
+    keys that are unknown, ambiguous, missing or mis-shaped.
+    """
+    wanted = leaves(target)
+    filled: dict[str, np.ndarray] = {}
+    origin: dict[str, str] = {}
+    report = Report()
+    problems: list[str] = []
+    for key, array in source.items():
+        found = _candidates(table, key, np.ndim(array))
+        if not found:
+            problems.append(f"unexpected key: {key} {tuple(np.shape(array))}")
+            continue
+        if len(found) > 1:
+            problems.append(f"ambiguous key: {key} is taken by {' and '.join(e.pattern for e, _ in found)}")
+            continue
+        entry, match = found[0]
+        if isinstance(entry, Ignore):
+            report.ignored[key] = entry.reason
+            continue
+        path = match.expand(entry.target)
+        if path not in wanted:
+            problems.append(f"unexpected key: {key} {tuple(np.shape(array))} (the network has no {path})")
+            continue
+        if path in filled:
+            problems.append(f"ambiguous target: {path} is filled by {origin[path]} and {key}")
+            continue
+        value = entry.transform.forward(np.asarray(array))
+        origin[path] = key
+        filled[path] = value
+        if value.shape != tuple(wanted[path].shape):
+            problems.append(
+                f"wrong shape: {key} gives {path} {value.shape}, the network wants {tuple(wanted[path].shape)}"
+            )
+            continue
+        filled[path] = np.ascontiguousarray(value, dtype=wanted[path].dtype).reshape(value.shape)
+        report.placed[key] = path
+    problems.extend(f"missing: nothing fills {path}" for path in wanted if path not in filled)
+    if problems:
+        shown = problems[:40] + ([f"... and {len(problems) - 40} more"] if len(problems) > 40 else [])
+        raise ConversionError(f"{name}: the checkpoint does not fit the network:\n  " + "\n  ".join(shown))
+    return nest(filled), report
+
+
+def invert(
+    table: Sequence[Rule | Ignore], params: Mapping[Any, Any], keys: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """The state dict with the given `keys` (name -> shape) that `apply` would turn into `params`.
+
+    Keys that the table ignores are left out; the caller supplies them if its format wants them.
+    """
+    flat = leaves(params)
+    state: dict[str, np.ndarray] = {}
+    for key, shape in keys.items():
+        for entry, match in _candidates(table, key, len(shape)):
+            if isinstance(entry, Rule):
+                value = entry.transform.backward(np.asarray(flat[match.expand(entry.target)]))
+                state[key] = np.ascontiguousarray(value).reshape(shape)
+    return state

@@ -1,0 +1,1 @@
+"""Records: preparing them from footage, reading them, batching them."""

@@ -1,0 +1,1 @@
+"""Metrics, one a file, and the table they make."""

@@ -1,0 +1,1 @@
+"""From a source and a sound to a talking face."""

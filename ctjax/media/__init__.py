@@ -1,0 +1,1 @@
+"""Reading and writing sound and pictures on the host; no jax."""

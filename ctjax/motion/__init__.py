@@ -1,0 +1,1 @@
+"""Keypoint motion: head pose, expression deformation, Audio2Exp and alpha."""

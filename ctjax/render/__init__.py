@@ -1,0 +1,1 @@
+"""The face-vid2vid renderer, one network a file."""

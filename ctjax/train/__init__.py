@@ -1,0 +1,1 @@
+"""One training loop: state, step, checkpoints, logs."""

@@ -1,0 +1,16 @@
+"""Shared set-up: CPU devices, a persistent compilation cache, parsed absl flags (Grain and Orbax want them)."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+from absl import flags
+
+_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "ctjax" / "xla-tests"
+jax.config.update("jax_compilation_cache_dir", str(_CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()
