@@ -57,3 +57,11 @@ class HeadPose(NamedTuple):
     roll_deg: Array
     translation: Array
     expression: Array
+
+
+class UserError(Exception):
+    """Something the user can put right. The message is one line: what is wrong, where, and what to do.
+
+    Command-line entry points print it without a traceback and exit with status 1. Errors of every package that come
+    from input (files, flags, bundles, configs) derive from this class.
+    """
