@@ -1,0 +1,69 @@
+"""From a random-access stream of examples to this process's batches, with Grain.
+
+Example i of the global stream depends on i and the seed alone. Every process takes its rows of every global batch, so
+the batches are the same however many processes and devices share them, and a saved position is just a number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import numpy as np
+
+from ctjax.parallel import Rows
+
+Example = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ReadingConfig:
+    """threads: that read and decode examples in this process. prefetch: examples read ahead. workers: extra processes
+    for hosts where Python threads are too slow (0: none); the saved position depends on it."""
+
+    threads: int = 8
+    prefetch: int = 64
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.threads < 1 or self.prefetch < 1 or self.workers < 0:
+            raise ValueError("threads and prefetch must be at least 1, workers at least 0")
+
+
+class _ProcessRows:
+    """The examples of one process's rows, in order, out of a stream of global batches (a Grain data source)."""
+
+    def __init__(self, examples: grain.MapDataset, rows: Rows):
+        self._examples, self._rows = examples, rows
+
+    def __len__(self) -> int:
+        return len(self._examples) // self._rows.batch * self._rows.count
+
+    def __getitem__(self, index: int) -> Example:
+        batch, row = divmod(int(index), self._rows.count)
+        return self._examples[batch * self._rows.batch + self._rows.start + row]
+
+
+def batches(examples: grain.MapDataset, rows: Rows, reading: ReadingConfig) -> grain.IterDataset:
+    """Batches (dicts of stacked arrays, `rows.count` examples each) of `examples`, an endless stream.
+
+    An endless stream is what `.repeat()` of a MapDataset gives; random transforms belong before this call, where they
+    see the global index.
+    """
+    options = grain.ReadOptions(num_threads=reading.threads, prefetch_buffer_size=reading.prefetch)
+    stream = grain.MapDataset.source(_ProcessRows(examples, rows)).to_iter_dataset(options)
+    stream = stream.batch(rows.count, drop_remainder=True)
+    if reading.workers:
+        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=reading.workers, per_worker_buffer_size=2))
+    return stream
+
+
+def first_batches(examples: grain.MapDataset, rows: Rows, count: int) -> list[dict[str, Any]]:
+    """The first `count` batches of `examples`, for evaluation: always the same ones."""
+    source = _ProcessRows(examples, rows)
+    result = []
+    for number in range(count):
+        part = [source[number * rows.count + row] for row in range(rows.count)]
+        result.append({name: np.stack([example[name] for example in part]) for name in part[0]})
+    return result
