@@ -2,6 +2,14 @@
 
 Everything outside a network's own file handles parameters as plain dicts (`{"conv": {"kernel": ...}}`, list
 indices as ints), so that `jax.jit`, `jax.value_and_grad`, optax and Orbax see ordinary pytrees.
+
+Training mode is explicit and belongs to one binding: `bind(params, train=True)` gives a module whose batch norms
+use the batch and whose spectral norms iterate; both write what moved into their own copy, and `unbind` reads it:
+
+    def loss(params):
+        module = network.bind(params, train=True)
+        ...
+        return value, network.unbind(module)   # aux: the same tree with moved statistics
 """
 
 from __future__ import annotations
@@ -13,6 +21,10 @@ import jax
 from flax import nnx
 
 Params = dict[Any, Any]
+
+
+class Buffer(nnx.Variable):
+    """A stored array that no gradient step touches: a fixed filter, a vector of the power iteration."""
 
 
 class Network:
@@ -31,15 +43,27 @@ class Network:
         """The parameter tree as `jax.ShapeDtypeStruct` leaves (batch statistics included)."""
         return nnx.to_pure_dict(self._state)
 
+    @property
+    def trainable(self) -> Params:
+        """The tree of `abstract` with True at learned parameters, False at statistics and buffers."""
+        is_param = lambda variable: variable.replace(isinstance(variable, nnx.Param))  # noqa: E731
+        return nnx.to_pure_dict(jax.tree.map(is_param, self._state, is_leaf=lambda v: isinstance(v, nnx.Variable)))
+
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters, drawn in one compiled call."""
         return jax.jit(lambda k: nnx.to_pure_dict(nnx.state(self._build(nnx.Rngs(k)))))(key)
 
-    def bind(self, params: Params) -> nnx.Module:
-        """The module holding `params`; call it inside `jax.jit` as often as needed, it costs nothing at run time."""
+    def bind(self, params: Params, *, train: bool = False) -> nnx.Module:
+        """The module holding `params`; call it inside `jax.jit` as often as needed, it costs nothing at run time.
+
+        `train`: see the module docstring; False leaves every statistic as it is.
+        """
         state = jax.tree.map(lambda leaf: leaf, self._state)
         nnx.replace_by_pure_dict(state, params)
-        return nnx.merge(self._graph, state, copy=True)
+        module = nnx.merge(self._graph, state, copy=True)
+        if train:
+            module.set_attributes(training=True, raise_if_not_found=False)
+        return module
 
     def unbind(self, module: nnx.Module) -> Params:
         """The parameter tree of a bound module, for instance after its batch statistics moved."""

@@ -1,0 +1,107 @@
+"""Head pose and expression of a face: angles as bins, translation, and a deformation of each keypoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ctjax.nn.blocks import Bottleneck, Chain
+from ctjax.nn.conv import conv, linear
+from ctjax.nn.norm import BatchNorm
+from ctjax.nn.resize import max_pool
+from ctjax.types import HeadPose
+
+# Bin i of 66 stands for 3 i - 99 degrees: [-99, 96] (ControlTalk render.py:54-60).
+DEGREES_PER_BIN = 3.0
+FIRST_BIN_DEG = -99.0
+
+# The reference's stages: name, width of the 1 x 1 convolution before them, and the bottlenecks of the two blocks
+# behind it: one that halves the size, then some that keep it (ControlTalk modules/keypoint_detector.py:85-129).
+FIRST_STAGE = (256, 3)
+HALVING_STAGES = ((512, 3), (1024, 5), (2048, 2))
+
+
+@dataclass(frozen=True)
+class HeadEstimatorConfig:
+    """All widths but the first are fixed in the reference; `block_expansion` sets the first convolution's."""
+
+    num_kp: int = 15
+    image_channel: int = 3
+    block_expansion: int = 64
+    num_bins: int = 66
+
+
+class HeadEstimate(NamedTuple):
+    """Raw outputs: bins are logits "b n"; translation "b 3"; expression "b k 3" (keypoint-major)."""
+
+    yaw_bins: jax.Array
+    pitch_bins: jax.Array
+    roll_bins: jax.Array
+    translation: jax.Array
+    expression: jax.Array
+
+    @property
+    def head_pose(self) -> HeadPose:
+        """The same with angles in degrees, float32."""
+        bins = (self.yaw_bins, self.pitch_bins, self.roll_bins)
+        offsets = (value.astype(jnp.float32) for value in (self.translation, self.expression))
+        return HeadPose(*(degrees_from_bins(logits) for logits in bins), *offsets)
+
+
+def degrees_from_bins(logits: jax.Array) -> jax.Array:
+    """Expected angle of bins "b n" under their softmax -> float32 "b", degrees."""
+    share = jax.nn.softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), axis=-1)
+    index = jnp.arange(logits.shape[-1], dtype=share.dtype)
+    return jnp.sum(share * index, axis=-1) * DEGREES_PER_BIN + FIRST_BIN_DEG
+
+
+class HeadEstimator(nnx.Module):
+    """HEEstimator (ControlTalk modules/keypoint_detector.py:85-129): a ResNet with five heads."""
+
+    def __init__(self, config: HeadEstimatorConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.conv1 = conv(config.image_channel, config.block_expansion, (7, 7), padding=3, strides=2, rngs=rngs)
+        self.norm1 = BatchNorm(config.block_expansion, rngs=rngs)
+        width, count = FIRST_STAGE
+        self.conv2 = conv(config.block_expansion, width, (1, 1), rngs=rngs)
+        self.norm2 = BatchNorm(width, rngs=rngs)
+        self.block1 = _bottlenecks(1, width, count, rngs)
+        for number, (wider, count) in enumerate(HALVING_STAGES, start=1):
+            setattr(self, f"conv{number + 2}", conv(width, wider, (1, 1), rngs=rngs))
+            setattr(self, f"norm{number + 2}", BatchNorm(wider, rngs=rngs))
+            setattr(self, f"block{2 * number}", Bottleneck(wider, stride=2, rngs=rngs))
+            setattr(self, f"block{2 * number + 1}", _bottlenecks(2 * number + 1, wider, count, rngs))
+            width = wider
+        self.fc_roll = linear(width, config.num_bins, rngs=rngs)
+        self.fc_pitch = linear(width, config.num_bins, rngs=rngs)
+        self.fc_yaw = linear(width, config.num_bins, rngs=rngs)
+        self.fc_t = linear(width, 3, rngs=rngs)
+        self.fc_exp = linear(width, 3 * config.num_kp, rngs=rngs)
+
+    def __call__(self, image_01: jax.Array) -> HeadEstimate:
+        """image_01: RGB "b h w 3" in [0, 1], any size from 32 pixels."""
+        x = image_01.astype(self.conv1.kernel[...].dtype)
+        x = jax.nn.relu(self.norm1(self.conv1(x)))
+        x = max_pool(x, window=3, stride=2, padding=1)
+        x = self.block1(jax.nn.relu(self.norm2(self.conv2(x))))
+        for number in range(1, len(HALVING_STAGES) + 1):
+            x = getattr(self, f"conv{number + 2}")(x)
+            x = jax.nn.relu(getattr(self, f"norm{number + 2}")(x))
+            x = getattr(self, f"block{2 * number}")(x)
+            x = getattr(self, f"block{2 * number + 1}")(x)
+        x = jnp.mean(x, axis=(1, 2))
+        return HeadEstimate(
+            yaw_bins=self.fc_roll(x),  # swapped in the reference, and trained so (modules/keypoint_detector.py:167-169)
+            pitch_bins=self.fc_pitch(x),
+            roll_bins=self.fc_yaw(x),
+            translation=self.fc_t(x),
+            expression=self.fc_exp(x).reshape(-1, self.config.num_kp, 3),
+        )
+
+
+def _bottlenecks(block: int, width: int, count: int, rngs: nnx.Rngs) -> Chain:
+    return Chain({f"b{block}_{i}": Bottleneck(width, rngs=rngs) for i in range(count)})

@@ -1,0 +1,107 @@
+"""Canonical keypoints of a face: where they are with the head's pose and expression taken away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ctjax.nn.conv import conv
+from ctjax.nn.hourglass import ImageToVolumeHourglass
+from ctjax.nn.module import Buffer
+from ctjax.nn.resize import low_pass_kernel, low_pass_subsample
+from ctjax.nn.sampling import corner_grid
+
+_EXACT = jax.lax.Precision.HIGHEST
+
+
+@dataclass(frozen=True)
+class KeypointDetectorConfig:
+    """Names as in the reference's yaml. `scale_factor` is 1 / n: the input is low-passed and every n-th pixel taken."""
+
+    num_kp: int = 15
+    image_channel: int = 3
+    block_expansion: int = 32
+    max_features: int = 1024
+    num_blocks: int = 5
+    reshape_channel: int = 16384
+    reshape_depth: int = 16
+    temperature: float = 0.1
+    scale_factor: float = 0.25
+    estimate_jacobian: bool = False
+
+    @property
+    def stride(self) -> int:
+        return round(1 / self.scale_factor)
+
+
+class Detection(NamedTuple):
+    """keypoints: float32 "b k 3" in [-1, 1]; jacobian: float32 "b k 3 3" or None; heatmap_logits: "b d h w k"."""
+
+    keypoints: jax.Array
+    jacobian: jax.Array | None
+    heatmap_logits: jax.Array
+
+
+class LowPass(nnx.Module):
+    """The fixed filter that the reference stores under `down` (ControlTalk modules/util.py:374-415)."""
+
+    def __init__(self, channels: int, scale: float, stride: int):
+        self.kernel = Buffer(jnp.asarray(low_pass_kernel(scale, channels)))
+        self.stride = stride
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return low_pass_subsample(x, self.kernel[...], self.stride)
+
+
+class KeypointDetector(nnx.Module):
+    """KPDetector (ControlTalk modules/keypoint_detector.py)."""
+
+    def __init__(self, config: KeypointDetectorConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.predictor = ImageToVolumeHourglass(
+            config.image_channel,
+            block_expansion=config.block_expansion,
+            max_features=config.max_features,
+            num_blocks=config.num_blocks,
+            reshape_channel=config.reshape_channel,
+            reshape_depth=config.reshape_depth,
+            rngs=rngs,
+        )
+        features = self.predictor.out_features
+        self.kp = conv(features, config.num_kp, (3, 3, 3), padding=1, rngs=rngs)
+        if config.estimate_jacobian:
+            # Nine maps per keypoint, starting at the identity wherever the heatmap looks.
+            self.jacobian = conv(features, 9 * config.num_kp, (3, 3, 3), padding=1, rngs=rngs)
+            self.jacobian.kernel.set_value(jnp.zeros_like(self.jacobian.kernel[...]))
+            self.jacobian.bias.set_value(jnp.tile(jnp.eye(3).reshape(-1), config.num_kp))
+        if config.stride > 1:
+            self.down = LowPass(config.image_channel, config.scale_factor, config.stride)
+
+    def __call__(self, image_01: jax.Array) -> Detection:
+        """image_01: RGB "b h w 3" in [0, 1]; h and w divisible by stride * 2 ** num_blocks."""
+        x = image_01.astype(self.kp.kernel[...].dtype)
+        if self.config.stride > 1:
+            x = self.down(x)
+        features = self.predictor(x)
+        logits = self.kp(features)
+        heatmap = self._heatmap(logits)
+        # Expectation on the corner-aligned grid, order (x, y, z).
+        grid = corner_grid(logits.shape[1:4]).astype(heatmap.dtype)
+        keypoints = jnp.einsum("bdhwk,dhwn->bkn", heatmap, grid, precision=_EXACT)
+        return Detection(keypoints, self._jacobian(features, heatmap), logits)
+
+    def _heatmap(self, logits: jax.Array) -> jax.Array:
+        """Softmax over the whole volume, float32 "b d h w k" (ControlTalk modules/keypoint_detector.py:60)."""
+        wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        return jax.nn.softmax(wide / self.config.temperature, axis=(1, 2, 3))
+
+    def _jacobian(self, features: jax.Array, heatmap: jax.Array) -> jax.Array | None:
+        if not self.config.estimate_jacobian:
+            return None
+        maps = self.jacobian(features).astype(heatmap.dtype)
+        maps = maps.reshape(*maps.shape[:-1], self.config.num_kp, 3, 3)
+        return jnp.einsum("bdhwk,bdhwkmn->bkmn", heatmap, maps, precision=_EXACT)

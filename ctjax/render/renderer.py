@@ -1,0 +1,166 @@
+"""The face-vid2vid renderer as one object: keypoints and head pose of an image, and an image from moved keypoints.
+
+    renderer = Renderer(config)
+    source = renderer.encode_source(params, image_01, keypoints_source)
+    frame_01 = renderer.drive(params, source, keypoints_driving)
+
+These methods evaluate (stored statistics). Training binds the networks itself: `renderer.bind(params, train=True)`
+gives a `FaceVid2Vid` whose `generator`, `kp_detector` and `he_estimator` are called like functions, and
+`renderer.unbind` the parameters with moved statistics (see `ctjax.nn.module`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ctjax.nn.module import Network, Params
+from ctjax.render.dense_motion import SADTALKER_MASK_FLOOR, DenseMotionConfig
+from ctjax.render.generator import GeneratorConfig, Rendering, SpadeDecoderConfig, build_generator
+from ctjax.render.head_estimator import HeadEstimator, HeadEstimatorConfig
+from ctjax.render.keypoint_detector import KeypointDetector, KeypointDetectorConfig
+from ctjax.render.mapping import MappingConfig, MappingNet
+from ctjax.types import Array, HeadPose
+
+
+@dataclass(frozen=True)
+class RendererConfig:
+    """Fields are named after the checkpoint's parts; a part that is None does not exist."""
+
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    kp_detector: KeypointDetectorConfig = field(default_factory=KeypointDetectorConfig)
+    he_estimator: HeadEstimatorConfig | None = field(default_factory=HeadEstimatorConfig)
+    mapping: MappingConfig | None = None
+
+
+def config_from_reference(
+    reference: Mapping[str, Any], *, decoder: str = "spade", sadtalker: bool = False
+) -> RendererConfig:
+    """The config of a reference yaml (ControlTalk's, SadTalker's or the unofficial repository's).
+
+    reference: the yaml as nested mappings, with `model_params`; `decoder_widths` (ic, oc, label_nc) where they are
+    not the reference's literals; `mapping_params` for SadTalker. decoder: "spade" or "original". sadtalker: MappingNet
+    in the head estimator's place, and small mask entries cut.
+    """
+    if decoder not in ("spade", "original"):
+        raise ValueError(f"decoder is {decoder!r}, should be 'spade' or 'original'")
+    model = reference["model_params"]
+    common, detector, generator = model["common_params"], model["kp_detector_params"], model["generator_params"]
+    motion = generator["dense_motion_params"]
+    shared = {"num_kp": common["num_kp"]}
+    image = {"image_channel": common["image_channel"]}
+    return RendererConfig(
+        generator=GeneratorConfig(
+            **image,
+            **_pick(generator, "block_expansion", "max_features", "num_down_blocks", "reshape_channel"),
+            **_pick(generator, "reshape_depth", "num_resblocks"),
+            dense_motion=DenseMotionConfig(
+                **shared,
+                **_pick(motion, "block_expansion", "max_features", "num_blocks", "reshape_depth", "compress"),
+                feature_channel=common["feature_channel"],
+                estimate_occlusion_map=generator.get("estimate_occlusion_map", False),
+                mask_floor=SADTALKER_MASK_FLOOR if sadtalker else 0.0,
+            ),
+            spade=_spade(reference, generator) if decoder == "spade" else None,
+        ),
+        kp_detector=KeypointDetectorConfig(
+            **shared,
+            **image,
+            **_pick(detector, "block_expansion", "max_features", "num_blocks", "reshape_channel", "reshape_depth"),
+            **_pick(detector, "temperature", "scale_factor"),
+            estimate_jacobian=common["estimate_jacobian"],
+        ),
+        he_estimator=None
+        if sadtalker
+        else HeadEstimatorConfig(
+            **shared, **image, **_pick(model["he_estimator_params"], "block_expansion", "num_bins")
+        ),
+        mapping=MappingConfig(
+            **_pick(reference["mapping_params"], "coeff_nc", "descriptor_nc", "layer", "num_kp", "num_bins")
+        )
+        if sadtalker
+        else None,
+    )
+
+
+def _pick(params: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: params[name] for name in names}
+
+
+def _spade(reference: Mapping[str, Any], generator: Mapping[str, Any]) -> SpadeDecoderConfig:
+    # Without `decoder_params` it is a yaml of the unofficial repository or of SadTalker, which always build six
+    # blocks; with it, ControlTalk's G_mid_full decides (ControlTalk modules/generator.py:120, 204).
+    full = generator.get("decoder_params", {"G_mid_full": True}).get("G_mid_full")
+    return SpadeDecoderConfig(**reference.get("decoder_widths", {}), middle_blocks=6 if full else 2)
+
+
+class FaceVid2Vid(nnx.Module):
+    """The renderer's networks side by side, named like the parts of the reference's checkpoints."""
+
+    def __init__(self, config: RendererConfig, *, rngs: nnx.Rngs):
+        self.generator = build_generator(config.generator, rngs=rngs)
+        self.kp_detector = KeypointDetector(config.kp_detector, rngs=rngs)
+        if config.he_estimator is not None:
+            self.he_estimator = HeadEstimator(config.he_estimator, rngs=rngs)
+        if config.mapping is not None:
+            self.mapping = MappingNet(config.mapping, rngs=rngs)
+
+
+class Source(NamedTuple):
+    """All of a source image that its driving frames need. features: "b d h/4 w/4 c"; keypoints: "b k 3"; jacobian:
+    "b k 3 3", or None where the detector estimates none."""
+
+    features: jax.Array
+    keypoints: jax.Array
+    jacobian: jax.Array | None = None
+
+
+class Renderer(Network):
+    """Pure functions of `params` (a tree shaped as `abstract`), meant to be called inside `jax.jit`.
+
+    Networks compute in their parameters' dtype; keypoints, angles and images come out in float32.
+    """
+
+    def __init__(self, config: RendererConfig):
+        super().__init__(lambda rngs: FaceVid2Vid(config, rngs=rngs))
+        self.config = config
+
+    def canonical_keypoints(self, params: Params, image_01: Array) -> jax.Array:
+        """RGB "b h w 3" -> "b k 3", (x, y, z) in [-1, 1]."""
+        return self.bind(params).kp_detector(image_01).keypoints
+
+    def head_pose(self, params: Params, image_01: Array) -> HeadPose:
+        """RGB "b h w 3" -> angles in degrees, translation, expression."""
+        if self.config.he_estimator is None:
+            raise ValueError("this renderer has no head estimator; convert a checkpoint that has `he_estimator`")
+        return self.bind(params).he_estimator(image_01).head_pose
+
+    def encode_source(
+        self, params: Params, image_01: Array, keypoints_source: Array, jacobian_source: Array | None = None
+    ) -> Source:
+        """image_01: RGB "b h w 3", sides multiples of 4 * 2 ** num_blocks (128 at full size); keypoints: the image's
+        own, posed ("b k 3")."""
+        return Source(self.bind(params).generator.encode(image_01), keypoints_source, jacobian_source)
+
+    def drive(
+        self, params: Params, source: Source, keypoints_driving: Array, jacobian_driving: Array | None = None
+    ) -> jax.Array:
+        """The source with its keypoints moved to `keypoints_driving` "b k 3" -> RGB float32 "b h w 3" in [0, 1].
+
+        A source of batch 1 serves a batch of driving keypoints.
+        """
+        return self.render(params, source, keypoints_driving, jacobian_driving).image_01
+
+    def render(
+        self, params: Params, source: Source, keypoints_driving: Array, jacobian_driving: Array | None = None
+    ) -> Rendering:
+        """As `drive`, with mask, deformation and occlusion."""
+        batch = keypoints_driving.shape[0]
+        source = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape[1:])), source)
+        generator = self.bind(params).generator
+        return generator(source.features, source.keypoints, keypoints_driving, source.jacobian, jacobian_driving)
