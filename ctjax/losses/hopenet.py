@@ -15,7 +15,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ctjax.losses.vgg19 import imagenet_normalize
+from ctjax.nn.conv import conv, linear
 from ctjax.nn.module import Network
+from ctjax.nn.norm import BatchNorm
+from ctjax.nn.resize import max_pool
 
 NUM_BINS = 66
 DEGREES_PER_BIN = 3.0
@@ -48,12 +51,8 @@ class PoseBins(NamedTuple):
     roll: Array
 
 
-def _norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    return nnx.BatchNorm(channels, use_running_average=True, epsilon=1e-5, rngs=rngs)
-
-
 def _conv(inputs: int, outputs: int, size: int, stride: int, rngs: nnx.Rngs) -> nnx.Conv:
-    return nnx.Conv(inputs, outputs, (size, size), strides=stride, padding=(size - 1) // 2, use_bias=False, rngs=rngs)
+    return conv(inputs, outputs, (size, size), strides=stride, padding=size // 2, use_bias=False, rngs=rngs)
 
 
 class Bottleneck(nnx.Module):
@@ -62,13 +61,15 @@ class Bottleneck(nnx.Module):
     def __init__(self, inputs: int, width: int, stride: int, *, rngs: nnx.Rngs):
         outputs = width * EXPANSION
         self.conv1 = _conv(inputs, width, 1, 1, rngs)
-        self.bn1 = _norm(width, rngs)
+        self.bn1 = BatchNorm(width, rngs=rngs)
         self.conv2 = _conv(width, width, 3, stride, rngs)
-        self.bn2 = _norm(width, rngs)
+        self.bn2 = BatchNorm(width, rngs=rngs)
         self.conv3 = _conv(width, outputs, 1, 1, rngs)
-        self.bn3 = _norm(outputs, rngs)
+        self.bn3 = BatchNorm(outputs, rngs=rngs)
         projects = stride != 1 or inputs != outputs
-        self.downsample = nnx.List([_conv(inputs, outputs, 1, stride, rngs), _norm(outputs, rngs)] if projects else [])
+        self.downsample = nnx.List(
+            [_conv(inputs, outputs, 1, stride, rngs), BatchNorm(outputs, rngs=rngs)] if projects else []
+        )
 
     def __call__(self, x):
         y = jax.nn.relu(self.bn1(self.conv1(x)))
@@ -82,7 +83,7 @@ class Bottleneck(nnx.Module):
 class Hopenet(nnx.Module):
     def __init__(self, config: HopenetConfig, *, rngs: nnx.Rngs):
         self.conv1 = _conv(3, config.width, 7, 2, rngs)
-        self.bn1 = _norm(config.width, rngs)
+        self.bn1 = BatchNorm(config.width, rngs=rngs)
         channels = config.width
         for stage, count in enumerate(config.layers):
             width = config.width * 2**stage
@@ -94,13 +95,13 @@ class Hopenet(nnx.Module):
             setattr(self, f"layer{stage + 1}", nnx.List(blocks))
         self.stages = len(config.layers)
         for angle in PoseBins._fields:
-            setattr(self, f"fc_{angle}", nnx.Linear(channels, NUM_BINS, rngs=rngs))
+            setattr(self, f"fc_{angle}", linear(channels, NUM_BINS, rngs=rngs))
 
     def features(self, image: Float[Array, "b 224 224 3"]) -> dict[str, Float[Array, "b ..."]]:
         """Every stage's output by its checkpoint name, for ImageNet-normalised images; `avgpool` is "b c"."""
         maps = {"conv1": self.conv1(image)}
         x = jax.nn.relu(self.bn1(maps["conv1"]))
-        maps["maxpool"] = x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        maps["maxpool"] = x = max_pool(x, window=3, stride=2, padding=1)
         for stage in range(1, self.stages + 1):
             for block in getattr(self, f"layer{stage}"):
                 x = block(x)

@@ -33,7 +33,8 @@ def _downscale_matrix(size: int, scale: float) -> np.ndarray:
 def downscale(image: Float[Array, "b h w c"], scale: float) -> Float[Array, "b _ _ c"]:
     """`image` low-passed and subsampled by 1/scale; scale 1 returns it unchanged.
 
-    Two small matrix products: the kernel is separable and zero padding is the matrices' missing entries.
+    Two small matrix products: the kernel is separable and zero padding is the matrices' missing entries. A depthwise
+    convolution gives the same numbers, but its gradient takes a CPU 20 to 800 times longer at 256 px.
     """
     if scale == 1:
         return image

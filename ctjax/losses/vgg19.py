@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from ctjax.nn.conv import conv
 from ctjax.nn.module import Network
+from ctjax.nn.resize import max_pool
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -36,7 +38,7 @@ class Relu(nnx.Module):
 
 class MaxPool(nnx.Module):
     def __call__(self, x):
-        return nnx.max_pool(x, (2, 2), strides=(2, 2))
+        return max_pool(x, window=2, stride=2, padding=0)
 
 
 class Vgg19(nnx.Module):
@@ -51,7 +53,7 @@ class Vgg19(nnx.Module):
                 layers.append(MaxPool())
             taps.append(len(layers) + 1)  # the block's first ReLU
             for _ in range(count):
-                layers += [nnx.Conv(channels, width, (3, 3), rngs=rngs), Relu()]
+                layers += [conv(channels, width, (3, 3), padding=1, rngs=rngs), Relu()]
                 channels = width
         self.features = nnx.List(layers)
         self.taps = tuple(taps)
