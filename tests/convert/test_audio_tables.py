@@ -1,0 +1,116 @@
+"""HuBERT's, Audio2Exp's and the sync networks' conversion: every published layout gives the same network."""
+
+import jax
+import numpy as np
+import pytest
+from parity import record
+
+from convert import hubert, rules
+from ctjax.features.hubert import HubertConfig
+from ctjax.features.hubert import network as hubert_network
+from ctjax.types import UserError
+
+HUBERTS = ("hubert_tiny_stable", "hubert_tiny_base")
+
+# Hugging Face name -> fairseq name, by the longest fitting prefix
+FAIRSEQ = {
+    "feature_projection.layer_norm": "layer_norm",
+    "feature_projection.projection": "post_extract_proj",
+    "encoder.pos_conv_embed.conv": "encoder.pos_conv.0",
+    "masked_spec_embed": "mask_emb",
+}
+
+
+def fairseq_names(rec):
+    """The record's state dict as fairseq's HubertModel writes it."""
+    norm = "2.1" if rec.config["feat_extract_norm"] == "layer" else "2"
+    state = {}
+    for key, value in rec.weights["hubert"].items():
+        name = key
+        for theirs, ours in FAIRSEQ.items():
+            if name.startswith(theirs):
+                name = ours + name.removeprefix(theirs)
+        if name.startswith("feature_extractor"):
+            name = name.replace(".conv.", ".0.").replace(".layer_norm.", f".{norm}.")
+        name = name.replace(".attention.", ".self_attn.").replace(".feed_forward.intermediate_dense.", ".fc1.")
+        name = name.replace(".feed_forward.output_dense.", ".fc2.")
+        if name.startswith("encoder.layers."):
+            name = name.replace(".layer_norm.", ".self_attn_layer_norm.")
+        state[name] = value
+    state["final_proj.weight"] = np.zeros((4, 48), np.float32)
+    state["label_embs_concat"] = np.zeros((5, 4), np.float32)
+    return state
+
+
+def convert_hubert(rec, state):
+    config = HubertConfig.from_huggingface(rec.config)
+    state, folded = hubert.normalise_state_dict(state)
+    params, report = rules.apply(hubert.TABLE, state, hubert_network(config).abstract, name="hubert")
+    return params, report, folded
+
+
+def assert_same(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.parametrize("name", HUBERTS)
+def test_every_layout_of_hubert_is_one_network(name):
+    rec = record(name)
+    state = rec.weights["hubert"]
+    want, report, folded = convert_hubert(rec, state)
+    assert len(report.placed) + len(report.ignored) + len(folded) - 1 == len(state)
+    assert sorted(key.rsplit(".", 1)[1] for key in folded) == ["weight_g", "weight_v"]
+    assert list(report.ignored) == ["masked_spec_embed"]
+
+    aliases = rec.manifest["weights"]["hubert"]["aliases"]
+    new_names = {aliases.get(key, key): value for key, value in state.items()}
+    assert_same(convert_hubert(rec, new_names)[0], want)
+
+    ctc = {f"hubert.{key}": value for key, value in state.items()}
+    ctc |= {"lm_head.weight": np.zeros((32, 48), np.float32), "lm_head.bias": np.zeros(32, np.float32)}
+    params, report, _ = convert_hubert(rec, ctc)
+    assert_same(params, want)
+    assert "lm_head.weight" in report.ignored
+
+    assert_same(convert_hubert(rec, fairseq_names(rec))[0], want)
+
+    inside_ctc = {f"w2v_encoder.w2v_model.{key}": value for key, value in fairseq_names(rec).items()}
+    assert_same(convert_hubert(rec, inside_ctc)[0], want)
+
+
+def test_the_folded_kernel_is_torchs():
+    torch = pytest.importorskip("torch")
+    conv = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv1d(8, 8, 5, groups=2), name="weight", dim=2)
+    state = {key: value.detach().numpy() for key, value in conv.state_dict().items()}
+    kernel = hubert.fold_weight_norm(
+        state["parametrizations.weight.original0"] * 1.7, state["parametrizations.weight.original1"]
+    )
+    np.testing.assert_allclose(kernel, conv.weight.detach().numpy() * 1.7, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", HUBERTS)
+def test_hubert_config_from_shapes(name):
+    """Shapes tell all but head width (64 in every published HuBERT) of the record's 4 heads of 12."""
+    rec = record(name)
+    state, _ = hubert.normalise_state_dict(rec.weights["hubert"])
+    with pytest.raises(UserError, match=r"width 48.*config\.json"):
+        hubert.infer_config(state)
+    wide = dict(state)
+    wide["feature_projection.projection.weight"] = np.zeros((192, 24), np.float32)
+    wide["encoder.pos_conv_embed.conv.weight"] = np.zeros((192, 48, 16), np.float32)
+    want = HubertConfig.from_huggingface({**rec.config, "hidden_size": 192, "num_attention_heads": 3})
+    assert hubert.infer_config(wide) == want
+
+
+def test_what_is_not_hubert_is_refused():
+    rec = record("hubert_tiny_base")
+    state = dict(rec.weights["hubert"])
+    with pytest.raises(UserError, match="not a HuBERT"):
+        hubert.infer_config({"out_fc.weight": np.zeros((45, 1069), np.float32)})
+    twice = {**state, "hubert.encoder.layer_norm.weight": state["encoder.layer_norm.weight"]}
+    with pytest.raises(UserError, match="two networks"):
+        hubert.normalise_state_dict(twice)
+    del state["encoder.pos_conv_embed.conv.weight_g"]
+    with pytest.raises(rules.ConversionError, match=r"weight_v[\s\S]*missing.*pos_conv_embed\.conv\.kernel"):
+        convert_hubert(rec, state)
