@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from convert.tensors import IDENTITY, KERNEL, Transform
+from ctjax.types import UserError
+from ctjax.weights import leaves, nest
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Ignore:
-    """Source keys that are deliberately not converted, and why."""
+    """Source keys that are deliberately not converted, and why. It wins over any rule that would match too."""
 
     pattern: str
     reason: str
@@ -47,7 +49,7 @@ STANDARD: tuple[Rule | Ignore, ...] = (
 )
 
 
-class ConversionError(ValueError):
+class ConversionError(UserError):
     """A checkpoint does not fit the network; the message lists every key that is wrong."""
 
 
@@ -59,35 +61,13 @@ class Report:
     ignored: dict[str, str] = field(default_factory=dict)
 
 
-def leaves(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dict flattened to {dotted path: leaf}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        path = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, Mapping):
-            flat.update(leaves(value, path))
-        else:
-            flat[path] = value
-    return flat
-
-
-def nest(flat: Mapping[str, Any]) -> dict[Any, Any]:
-    """The inverse of `leaves`: components made of digits become ints (list indices)."""
-    tree: dict[Any, Any] = {}
-    for path, leaf in flat.items():
-        *parents, last = (int(p) if p.isdigit() else p for p in path.split("."))
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return tree
-
-
 def _candidates(table: Sequence[Rule | Ignore], key: str, rank: int) -> list[tuple[Rule | Ignore, re.Match[str]]]:
-    found = []
+    found: list[tuple[Rule | Ignore, re.Match[str]]] = []
     for entry in table:
         match = re.fullmatch(entry.pattern, key)
-        if match and (isinstance(entry, Ignore) or entry.ranks is None or rank in entry.ranks):
+        if match and isinstance(entry, Ignore):
+            return [(entry, match)]
+        if match and (entry.ranks is None or rank in entry.ranks):
             found.append((entry, match))
     return found
 
