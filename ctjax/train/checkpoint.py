@@ -37,25 +37,8 @@ class Restored(NamedTuple):
 
 
 def to_host(state: Any) -> Any:
-    """A copy of `state` as numpy arrays (random keys as their raw words), safe against later donation."""
-
-    def copy(x: Any) -> np.ndarray:
-        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-            x = jax.random.key_data(x)
-        return np.array(parallel.fetch(x))
-
-    return jax.tree.map(copy, state)
-
-
-def from_host(host: Any, abstract: Any) -> Any:
-    """The inverse of `to_host`: arrays with the structure and key types of `abstract`."""
-
-    def restore(x: np.ndarray, like: Any) -> Any:
-        if jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like))
-        return x
-
-    return jax.tree.map(restore, host, abstract)
+    """A copy of `state` as numpy arrays, safe against later donation. Random keys must be raw words."""
+    return jax.tree.map(lambda x: np.array(parallel.fetch(x)), state)
 
 
 def prepare_folder(folder: pathlib.Path, bytes_needed: int) -> None:
@@ -70,8 +53,8 @@ def prepare_folder(folder: pathlib.Path, bytes_needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < bytes_needed + FREE_SPACE_MARGIN:
         raise UserError(
-            f"the disk of {folder} has {free / 1e9:.2f} GB free; the run's checkpoints need {bytes_needed / 1e9:.2f} GB: "
-            "free some space, or keep fewer (--config.loop.keep)"
+            f"the disk of {folder} has {free / 1e9:.2f} GB free; the run's checkpoints need "
+            f"{bytes_needed / 1e9:.2f} GB: free some space, or keep fewer (--config.loop.keep)"
         )
 
 
@@ -97,7 +80,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: State, data: grain.DatasetIterator, config: dict[str, Any]) -> None:
-        """Starts saving in the background; returns once `state` may be overwritten. Raises `UserError` if the disk fails."""
+        """Starts saving in the background; `state` may be overwritten afterwards. Raises `UserError` if the disk fails."""
         host = to_host(state)
         about = {"config": config, "arrays": _describe(host)}
         try:
@@ -140,7 +123,7 @@ class Checkpoints:
         keep_position = data.get_state()
         try:
             about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about
-            expected = jax.tree.map(_host_like, abstract)
+            expected = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
             differences = _differences(about["arrays"], _describe(expected, checksums=False))
             if differences:
                 raise UserError(
@@ -161,7 +144,7 @@ class Checkpoints:
         except Exception as error:  # whatever a damaged file provokes in the readers
             data.set_state(keep_position)
             return None, str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        return Restored(step, from_host(host, abstract), about["config"]), ""
+        return Restored(step, host, about["config"]), ""
 
     def _put_aside(self, step: int, problem: str) -> None:
         log.warning("checkpoint %d is damaged (%s): put aside in %s", step, problem, self._aside)
@@ -173,13 +156,6 @@ class Checkpoints:
             shutil.move(self._folder / str(step), target)
         parallel.wait_for_all(f"aside {step}")
         self._manager.reload()
-
-
-def _host_like(x: Any) -> np.ndarray:
-    """An array of the shape and dtype that `to_host` gives for the abstract leaf `x`."""
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-        x = jax.eval_shape(jax.random.key_data, x)
-    return np.zeros(x.shape, x.dtype)
 
 
 def _describe(host: Any, *, checksums: bool = True) -> dict[str, list[Any]]:
@@ -200,7 +176,7 @@ def _differences(saved: dict[str, list[Any]], wanted: dict[str, list[Any]]) -> l
     for path in saved.keys() & wanted.keys():
         if saved[path][:2] != wanted[path]:
             problems.append(f"{path} is {tuple(saved[path][0])} {saved[path][1]}, wanted {tuple(wanted[path][0])}")
-    return sorted(problems)
+    return sorted(problems, key=lambda text: (not text.startswith("params"), text))
 
 
 def _disk_error(folder: pathlib.Path, step: int, error: Exception) -> UserError:

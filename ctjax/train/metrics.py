@@ -60,7 +60,7 @@ def average(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 class MetricLog:
-    """Writes `folder`/metrics.jsonl, `folder`/tensorboard and `folder`/pictures; does nothing but on the main process."""
+    """Writes metrics.jsonl, tensorboard and pictures in `folder`; does nothing but on the main process."""
 
     def __init__(self, folder: pathlib.Path, *, resumed_step: int = 0):
         self._folder = folder

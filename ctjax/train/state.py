@@ -1,7 +1,7 @@
 """The state of a run as a plain dict, and one update of it.
 
-Keys: step (int32), key (the run's random key; a step draws from `step_key`), params, opt_state, and ema where the
-optimizer's configuration asks for it. A task may add its own (batch statistics, a second network's parameters).
+Keys: step (int32), key (the run's random key as raw words; a step draws from `step_key`), params, opt_state, and ema
+where the optimizer's configuration asks for it. A task may add its own (batch statistics, a second network's parameters).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ LossFunction = Callable[[PyTree, PyTree, jax.Array], tuple[jax.Array, dict[str, 
 
 def new_state(params: PyTree, optimizer: optax.GradientTransformation, key: jax.Array, *, ema: bool) -> State:
     """The state before the first step."""
-    state = {"step": jnp.zeros((), jnp.int32), "key": key, "params": params, "opt_state": optimizer.init(params)}
+    words = jax.random.key_data(key)
+    state = {"step": jnp.zeros((), jnp.int32), "key": words, "params": params, "opt_state": optimizer.init(params)}
     if ema:
         state["ema"] = jax.tree.map(jnp.array, params)
     return state
@@ -31,7 +32,7 @@ def new_state(params: PyTree, optimizer: optax.GradientTransformation, key: jax.
 
 def step_key(state: State) -> jax.Array:
     """The random key of the step to come: the same after a resume as in an unbroken run."""
-    return jax.random.fold_in(state["key"], state["step"])
+    return jax.random.fold_in(jax.random.wrap_key_data(state["key"]), state["step"])
 
 
 def update(
@@ -46,7 +47,7 @@ def update(
         step = state["step"].astype(jnp.float32)
         decay = jnp.minimum(config.ema, (1.0 + step) / (10.0 + step))
         new["ema"] = jax.tree.map(lambda old, now: old + (1.0 - decay) * (now - old), state["ema"], params)
-    return new, {"gradient_norm": optax.global_norm(gradients)}
+    return new, {"gradient_norm": optax.tree.norm(gradients)}
 
 
 def averaged(state: State) -> PyTree:

@@ -1,0 +1,278 @@
+"""The loop on a toy task: kills, stops, damage, disks, not-a-number, and one against eight devices and two processes."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import portpicker
+import pytest
+
+from ctjax.train import checkpoint, loop, metrics
+from ctjax.types import UserError
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE))
+from toy_task import ToyTask  # noqa: E402
+
+
+def start(folder, *arguments, devices=1):
+    """The toy task as a separate program training in `folder`."""
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, str(HERE / "toy_task.py"), str(folder), *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process, *, status=0):
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == status, output
+    return output
+
+
+def logged_step(folder):
+    lines = metrics.read(folder / "metrics.jsonl")
+    return lines[-1]["step"] if lines else 0
+
+
+def wait_until(condition, *, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def losses(folder):
+    return {line["step"]: line["loss"] for line in metrics.read(folder / "metrics.jsonl") if "loss" in line}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    finish(start(folder))
+    return folder
+
+
+def test_killed_runs_end_with_the_bits_of_an_unbroken_one(unbroken, tmp_path):
+    """SIGKILL at three moments drawn at random, saves under way included; the fourth start finishes."""
+    draw = random.Random(time.time())
+    kills = 0
+    while kills < 3:
+        process = start(tmp_path, "--pause_s", 0.03)
+        begin = logged_step(tmp_path)
+        goal = begin + draw.randint(4, 8)
+        wait_until(lambda goal=goal, process=process: logged_step(tmp_path) >= goal or process.poll() is not None)
+        time.sleep(draw.random() * 0.05)
+        process.kill()
+        output, _ = process.communicate()
+        assert process.returncode == -signal.SIGKILL, output
+        kills += 1
+    finish(start(tmp_path))
+    assert json.loads((tmp_path / "params.json").read_text()) == json.loads((unbroken / "params.json").read_text())
+    assert losses(tmp_path) == losses(unbroken), "the log has every step once, with the same losses"
+
+
+def test_sigterm_saves_and_ends_cleanly(unbroken, tmp_path):
+    process = start(tmp_path, "--pause_s", 0.03, "--save_every", 1000)
+    wait_until(lambda: logged_step(tmp_path) >= 7)
+    process.send_signal(signal.SIGTERM)
+    output = finish(process)
+    stopped = max(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
+    assert f"saved at step {stopped} of 30" in output
+    assert not (tmp_path / "export").exists()
+    finish(start(tmp_path))
+    assert json.loads((tmp_path / "params.json").read_text()) == json.loads((unbroken / "params.json").read_text())
+
+
+def train(folder, task=None, *, mesh=None, steps=12, batch=16, **options):
+    settings = {"log_every": 1, "save_every": 4, "evaluate_every": 0, "pictures_every": 0, **options}
+    return loop.run(
+        task or ToyTask(), loop.LoopConfig(steps=steps, batch=batch, **settings), folder=folder, mesh=mesh, about={}
+    )
+
+
+def damage(path, how):
+    if how == "truncated":
+        largest = max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+        largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    elif how == "bit flipped":
+        for file in (path / "state").rglob("d/*"):
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
+    elif how == "position lost":
+        next((path / "data").glob("process_*")).write_text("")
+    elif how == "state lost":
+        shutil.rmtree(path / "state")
+
+
+@pytest.mark.parametrize("how", ["truncated", "bit flipped", "position lost", "state lost"])
+def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, how, caplog):
+    whole = train(tmp_path)
+    expected = np.asarray(whole.state["params"]["a"])
+    shutil.rmtree(tmp_path / "checkpoints" / "12")
+    damage(tmp_path / "checkpoints" / "8", how)
+    again = train(tmp_path)
+    assert "checkpoint 8 is damaged" in caplog.text
+    assert np.array_equal(np.asarray(again.state["params"]["a"]), expected)
+    assert (tmp_path / "damaged_checkpoints" / "8").is_dir()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["12", "4", "8"]
+
+
+def test_all_checkpoints_damaged_is_an_error(tmp_path):
+    train(tmp_path, steps=4)
+    damage(tmp_path / "checkpoints" / "4", "state lost")
+    with pytest.raises(UserError, match="none of the checkpoints"):
+        train(tmp_path)
+
+
+def test_checkpoint_of_another_network_is_an_error(tmp_path):
+    train(tmp_path, steps=4)
+    with pytest.raises(UserError, match=r"does not fit this configuration.*params\.a is \(24, 64\)"):
+        train(tmp_path, ToyTask(width=32))
+    assert (tmp_path / "checkpoints" / "4").is_dir()
+
+
+def test_not_finite_stops_with_the_batch_saved(tmp_path):
+    with pytest.raises(UserError, match="step 7: loss is not finite") as error:
+        train(tmp_path, ToyTask(poison_at=6))
+    assert "the last checkpoint is of step 4" in str(error.value)
+    saved = np.load(tmp_path / "not_finite" / "step_00000007" / "process_0.npz")
+    stream = iter(ToyTask().training_data(loop.parallel.Rows(16, 0, 16)))
+    batches = [next(stream) for _ in range(7)]
+    assert np.array_equal(saved["index"], batches[6]["index"])
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["4"]
+
+
+def test_not_finite_at_a_save_is_not_saved(tmp_path):
+    with pytest.raises(UserError, match="step 8: loss"):
+        train(tmp_path, ToyTask(poison_at=7))
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["4"]
+
+
+def test_unwritable_folder_is_an_error_before_training(tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    with pytest.raises(UserError, match="cannot write to the run's folder"):
+        train(blocker / "run")
+
+
+def test_full_disk_is_an_error_before_training(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match="GB free"):
+        train(tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_disk_that_fills_while_training_is_one_line(tmp_path):
+    """Files may not grow beyond a few kB: the parameters of the first save do not fit."""
+    code = (
+        "import resource, sys, signal; sys.path.insert(0, sys.argv[1]); import toy_task, absl.flags\n"
+        "absl.flags.FLAGS.mark_as_parsed(); from ctjax.types import UserError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))\n"
+        "try: toy_task.main([sys.argv[2], '--steps', '10'])\n"
+        "except UserError as error: print('USER ERROR', error)\n"
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "JAX_ENABLE_COMPILATION_CACHE": "0"}
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(HERE), str(tmp_path / "run")], env=environment, capture_output=True, text=True
+    )
+    assert "USER ERROR saving step" in result.stdout, result.stdout + result.stderr
+
+
+def test_batch_must_divide_by_the_devices(tmp_path):
+    result = finish_with_error(start(tmp_path, devices=3))
+    assert "a batch of 16 does not divide by 3 devices; 15 would" in result
+
+
+def finish_with_error(process):
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    return output
+
+
+def test_one_and_eight_devices_give_the_same_losses(unbroken, tmp_path):
+    finish(start(tmp_path, devices=8))
+    one, eight = losses(unbroken), losses(tmp_path)
+    assert one.keys() == eight.keys()
+    np.testing.assert_allclose(list(one.values()), list(eight.values()), rtol=2e-5)
+
+
+def test_two_processes_of_four_devices_give_the_same_losses_and_stop_together(unbroken, tmp_path):
+    port = portpicker.pick_unused_port()
+    together = ["--coordinator", f"127.0.0.1:{port}", "--num_processes", 2]
+
+    def both(*extra):
+        return [start(tmp_path, *together, "--process_id", i, *extra, devices=4) for i in (0, 1)]
+
+    processes = both("--pause_s", 0.05, "--save_every", 1000)
+    wait_until(lambda: logged_step(tmp_path) >= 6 or any(p.poll() is not None for p in processes))
+    processes[1].send_signal(signal.SIGTERM)  # one host is told, both save the same step
+    outputs = [finish(process) for process in processes]
+    assert "stopped and saved at step" in outputs[0]
+    port = portpicker.pick_unused_port()
+    together[1] = f"127.0.0.1:{port}"
+    for process in both():
+        finish(process)
+    one, two = losses(unbroken), losses(tmp_path)
+    assert one.keys() == two.keys()
+    np.testing.assert_allclose(list(one.values()), list(two.values()), rtol=2e-5)
+
+
+def test_logs_pictures_and_export(tmp_path):
+    train(tmp_path, evaluate_every=6, pictures_every=6)
+    lines = metrics.read(tmp_path / "metrics.jsonl")
+    held_out = {line["step"]: line["held_out/error"] for line in lines if "held_out/error" in line}
+    assert sorted(held_out) == [0, 6, 12]
+    assert held_out[12] < held_out[0]
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, 13))
+    assert all(line["speed/samples_per_s"] > 0 and 0 <= line["speed/data_wait_share"] <= 1 for line in steps)
+    assert (tmp_path / "pictures" / "weights" / "00000012.png").stat().st_size > 100
+    assert (tmp_path / "pictures" / "note" / "00000006.txt").is_file()
+    assert (tmp_path / "export" / "params.npz").is_file()
+
+
+def test_changed_configuration_is_said_aloud(tmp_path, caplog):
+    def with_lr(lr, steps):
+        settings = loop.LoopConfig(steps=steps, batch=16, log_every=1, evaluate_every=0, pictures_every=0)
+        loop.run(ToyTask(), settings, folder=tmp_path, about={"optimizer": {"lr": lr}})
+
+    with_lr(0.1, 2)
+    with_lr(0.2, 4)
+    assert "config.optimizer.lr was 0.1 when the checkpoint was saved and is 0.2 now" in caplog.text
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch():
+    import jax
+
+    def loss(params, batch, key):
+        error = (batch["x"] @ params - batch["y"]) ** 2
+        return error.mean(), {"loss": error.mean(), "some": metrics.mean_where(error, batch["y"] > 0)}
+
+    rng = np.random.default_rng(0)
+    batch = {"x": rng.normal(size=(12, 3)).astype(np.float32), "y": rng.normal(size=12).astype(np.float32)}
+    params = np.ones(3, np.float32)
+    whole, whole_metrics = loop_gradients(loss, params, batch, jax.random.key(0), 1)
+    parts, parts_metrics = loop_gradients(loss, params, batch, jax.random.key(0), 4)
+    np.testing.assert_allclose(whole, parts, rtol=1e-5)
+    assert metrics.average([whole_metrics]) == pytest.approx(metrics.average([parts_metrics]), rel=1e-5)
+
+
+def loop_gradients(*arguments):
+    from ctjax.train import state
+
+    return state.gradients(*arguments)
