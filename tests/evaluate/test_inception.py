@@ -89,31 +89,17 @@ class Twin:
 SUFFIXES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 
 
-def _draw(key, shape):
-    """He-scaled kernels; batch statistics near 0 and 1."""
-    normal = rule_weights.normals("inception", key, shape)
-    if len(shape) > 1:
-        return normal * np.float32(np.sqrt(2 / np.prod(shape[1:])))
-    if key.endswith(("running_mean", "bias")):
-        return np.float32(0.1) * normal
-    return 1 + np.float32(0.1) * np.abs(normal)
-
-
 @functools.cache
 def _published(divisor):
     """(rule-made state dict under pytorch-fid's keys, features function, parameters)."""
-    state = {
-        f"fc.{part}": np.zeros(shape, np.float32)
-        for part, shape in (("weight", (1008, 2048 // divisor)), ("bias", (1008,)))
-    }
+    shapes = {"fc.weight": (1008, 2048 // divisor), "fc.bias": (1008,)}
     for path, leaf in rules.leaves(inception.network(inception.InceptionConfig(divisor)).abstract).items():
         parent, suffix = path.rsplit(".", 1)
-        key = f"{parent}.{SUFFIXES[suffix]}"
-        height_width_in_out = leaf.shape
-        shape = (*height_width_in_out[:1:-1], *height_width_in_out[:2]) if suffix == "kernel" else leaf.shape
-        state[key] = _draw(key, shape)
+        *size, inputs, outputs = leaf.shape if suffix == "kernel" else (None, None)
+        shapes[f"{parent}.{SUFFIXES[suffix]}"] = (outputs, inputs, *size) if suffix == "kernel" else leaf.shape
         if suffix == "mean":
-            state[f"{parent}.num_batches_tracked"] = np.zeros((), np.int64)
+            shapes[f"{parent}.num_batches_tracked"] = ()
+    state = {key: rule_weights.entry("inception", key, shape) for key, shape in shapes.items()}
     config = conversion.infer_config(state)
     assert config == inception.InceptionConfig(divisor)
     network = inception.network(config)

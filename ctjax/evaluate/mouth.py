@@ -1,0 +1,57 @@
+"""How far the mouth opens: aperture from landmarks, its correlation with the reference, and its size in silence."""
+
+from __future__ import annotations
+
+import numpy as np
+
+INNER_LIPS = ((61, 67), (62, 66), (63, 65))  # upper and lower points of the inner lip contour, of 68
+OUTER_EYE_CORNERS = (36, 45)
+MIN_CORRELATED_FRAMES = 10
+SILENCE_BELOW_LOUD = 0.01  # -40 dB below the clip's loud frames (95th percentile)
+SILENCE_FLOOR = 1e-3  # -60 dBFS: silent whatever the rest of the clip is like
+MIN_SILENCE_S = 0.2
+
+
+def aperture(landmarks: np.ndarray) -> np.ndarray:
+    """Gap between the inner lips over the distance of the outer eye corners, "t"; 0 is closed, NaN where no face.
+
+    landmarks: "t 68 2" in pixels. The gap is the mean over three pairs of points.
+    """
+    gaps = [np.linalg.norm(landmarks[:, upper] - landmarks[:, lower], axis=-1) for upper, lower in INNER_LIPS]
+    right, left = (landmarks[:, corner] for corner in OUTER_EYE_CORNERS)
+    return np.mean(gaps, axis=0) / np.linalg.norm(right - left, axis=-1)
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's r of two series over the frames where both are numbers.
+
+    NaN for fewer than ten common frames or a series that does not move.
+    """
+    both = np.isfinite(a) & np.isfinite(b)
+    if both.sum() < MIN_CORRELATED_FRAMES or min(np.std(a[both]), np.std(b[both])) < 1e-9:
+        return float("nan")
+    return float(np.corrcoef(a[both], b[both])[0, 1])
+
+
+def frame_levels(samples: np.ndarray, sample_rate_hz: int, fps: float, frames: int) -> np.ndarray:
+    """RMS of the sound of each video frame, "frames"; 0 after the sound's end."""
+    per_frame = sample_rate_hz / fps
+    edges = np.round(np.arange(frames + 1) * per_frame).astype(int)
+    energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
+    counts = np.diff(edges)
+    edges = np.minimum(edges, len(samples))
+    return np.sqrt(np.diff(energy[edges]) / np.maximum(counts, 1))
+
+
+def silent_frames(levels: np.ndarray, fps: float) -> np.ndarray:
+    """Which frames are silent, bool "t": quieter than -40 dB below the 95th percentile of the clip or than -60 dBFS,
+    in a stretch of at least 0.2 s."""
+    if not len(levels):
+        return np.zeros(0, bool)
+    quiet = levels < max(SILENCE_BELOW_LOUD * np.percentile(levels, 95), SILENCE_FLOOR)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], quiet, [False]]).astype(np.int8)))
+    silent = np.zeros(len(levels), bool)
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        if stop - start >= MIN_SILENCE_S * fps:
+            silent[start:stop] = True
+    return silent
