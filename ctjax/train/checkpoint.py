@@ -36,9 +36,22 @@ class Restored(NamedTuple):
     config: dict[str, Any]
 
 
-def to_host(state: Any) -> Any:
-    """A copy of `state` as numpy arrays, safe against later donation. Random keys must be raw words."""
-    return jax.tree.map(lambda x: np.array(parallel.fetch(x)), state)
+def to_host(state: State) -> dict[str, np.ndarray]:
+    """A copy of `state` as {path: numpy array}, safe against later donation. Random keys must be raw words.
+
+    Flat, because Orbax does not keep the types of a tree's nodes and keys (list indices come back as strings).
+    """
+    return {path: np.array(parallel.fetch(leaf)) for path, leaf in _paths(state).items()}
+
+
+def from_host(host: dict[str, np.ndarray], abstract: State) -> State:
+    """The inverse of `to_host`, with the structure of `abstract`."""
+    return jax.tree.unflatten(jax.tree.structure(abstract), [host[path] for path in _paths(abstract)])
+
+
+def _paths(tree: State) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def prepare_folder(folder: pathlib.Path, bytes_needed: int) -> None:
@@ -80,7 +93,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: State, data: grain.DatasetIterator, config: dict[str, Any]) -> None:
-        """Starts saving in the background; `state` may be overwritten afterwards. Raises `UserError` if the disk fails."""
+        """Starts saving in the background; `state` may be overwritten at once. Raises `UserError` if the disk fails."""
         host = to_host(state)
         about = {"config": config, "arrays": _describe(host)}
         try:
@@ -123,7 +136,7 @@ class Checkpoints:
         keep_position = data.get_state()
         try:
             about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about
-            expected = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
+            expected = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in _paths(abstract).items()}
             differences = _differences(about["arrays"], _describe(expected, checksums=False))
             if differences:
                 raise UserError(
@@ -144,7 +157,7 @@ class Checkpoints:
         except Exception as error:  # whatever a damaged file provokes in the readers
             data.set_state(keep_position)
             return None, str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        return Restored(step, host, about["config"]), ""
+        return Restored(step, from_host(host, abstract), about["config"]), ""
 
     def _put_aside(self, step: int, problem: str) -> None:
         log.warning("checkpoint %d is damaged (%s): put aside in %s", step, problem, self._aside)
@@ -158,14 +171,13 @@ class Checkpoints:
         self._manager.reload()
 
 
-def _describe(host: Any, *, checksums: bool = True) -> dict[str, list[Any]]:
-    """{path: [shape, dtype, CRC-32]} of the numpy leaves of `host`."""
+def _describe(host: dict[str, np.ndarray], *, checksums: bool = True) -> dict[str, list[Any]]:
+    """{path: [shape, dtype, CRC-32]} of the arrays of `host`."""
     described: dict[str, list[Any]] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(host):
-        entry = [list(leaf.shape), str(leaf.dtype)]
+    for path, leaf in host.items():
+        described[path] = [list(leaf.shape), str(leaf.dtype)]
         if checksums:
-            entry.append(zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data))
-        described[jax.tree_util.keystr(path, simple=True, separator=".")] = entry
+            described[path].append(zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data))
     return described
 
 

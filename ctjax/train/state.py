@@ -1,7 +1,8 @@
 """The state of a run as a plain dict, and one update of it.
 
 Keys: step (int32), key (the run's random key as raw words; a step draws from `step_key`), params, opt_state, and ema
-where the optimizer's configuration asks for it. A task may add its own (batch statistics, a second network's parameters).
+where the optimizer's configuration asks for it. A task may add its own (batch statistics, a second network's
+parameters).
 """
 
 from __future__ import annotations

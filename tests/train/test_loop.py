@@ -1,4 +1,4 @@
-"""The loop on a toy task: kills, stops, damage, disks, not-a-number, and one against eight devices and two processes."""
+"""The loop on a toy task: kills, stops, damage, disks, not-a-number, and one device against eight and two processes."""
 
 import json
 import os
@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import portpicker
 import pytest
 
-from ctjax.train import checkpoint, loop, metrics
+from ctjax import parallel
+from ctjax.train import checkpoint, loop, metrics, state
 from ctjax.types import UserError
 
 HERE = pathlib.Path(__file__).parent
@@ -139,7 +142,7 @@ def test_all_checkpoints_damaged_is_an_error(tmp_path):
 
 def test_checkpoint_of_another_network_is_an_error(tmp_path):
     train(tmp_path, steps=4)
-    with pytest.raises(UserError, match=r"does not fit this configuration.*params\.a is \(24, 64\)"):
+    with pytest.raises(UserError, match=r"does not fit this configuration.*params/a is \(24, 64\)"):
         train(tmp_path, ToyTask(width=32))
     assert (tmp_path / "checkpoints" / "4").is_dir()
 
@@ -149,7 +152,7 @@ def test_not_finite_stops_with_the_batch_saved(tmp_path):
         train(tmp_path, ToyTask(poison_at=6))
     assert "the last checkpoint is of step 4" in str(error.value)
     saved = np.load(tmp_path / "not_finite" / "step_00000007" / "process_0.npz")
-    stream = iter(ToyTask().training_data(loop.parallel.Rows(16, 0, 16)))
+    stream = iter(ToyTask().training_data(parallel.Rows(16, 0, 16)))
     batches = [next(stream) for _ in range(7)]
     assert np.array_equal(saved["index"], batches[6]["index"])
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["4"]
@@ -257,8 +260,6 @@ def test_changed_configuration_is_said_aloud(tmp_path, caplog):
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch():
-    import jax
-
     def loss(params, batch, key):
         error = (batch["x"] @ params - batch["y"]) ** 2
         return error.mean(), {"loss": error.mean(), "some": metrics.mean_where(error, batch["y"] > 0)}
@@ -266,13 +267,15 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch():
     rng = np.random.default_rng(0)
     batch = {"x": rng.normal(size=(12, 3)).astype(np.float32), "y": rng.normal(size=12).astype(np.float32)}
     params = np.ones(3, np.float32)
-    whole, whole_metrics = loop_gradients(loss, params, batch, jax.random.key(0), 1)
-    parts, parts_metrics = loop_gradients(loss, params, batch, jax.random.key(0), 4)
+    whole, whole_metrics = state.gradients(loss, params, batch, jax.random.key(0), 1)
+    parts, parts_metrics = state.gradients(loss, params, batch, jax.random.key(0), 4)
     np.testing.assert_allclose(whole, parts, rtol=1e-5)
     assert metrics.average([whole_metrics]) == pytest.approx(metrics.average([parts_metrics]), rel=1e-5)
 
 
-def loop_gradients(*arguments):
-    from ctjax.train import state
-
-    return state.gradients(*arguments)
+def test_lists_and_tuples_of_a_state_come_back_as_they_were():
+    before = {"params": {"layers": {0: np.ones(2), 1: np.zeros(3)}}, "opt": ((np.ones(1),), {}), "step": np.int32(3)}
+    abstract = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, before))
+    again = checkpoint.from_host(checkpoint.to_host(before), abstract)
+    assert jax.tree.structure(again) == jax.tree.structure(before)
+    assert jax.tree.all(jax.tree.map(np.array_equal, again, before))
