@@ -221,7 +221,10 @@ class FeatureExtractor(nnx.Module):
 
     def first_convolution(self, waveform: Float[Array, "b s"]) -> Float[Array, "b n c"]:
         """What the group norm's statistics are taken of."""
-        return self.conv_layers[0].conv(waveform[..., None])
+        return self.conv_layers[0].conv(self._input(waveform))
+
+    def _input(self, waveform):
+        return waveform[..., None].astype(self.conv_layers[0].conv.kernel[...].dtype)
 
     def __call__(
         self,
@@ -234,7 +237,7 @@ class FeatureExtractor(nnx.Module):
         if lengths is not None:
             mask = _valid(self.config.positions(waveform.shape[1], 1), self.config.positions(lengths, 1))
         first, *rest = self.conv_layers
-        x = first(waveform[..., None], mask=mask, statistics=statistics)
+        x = first(self._input(waveform), mask=mask, statistics=statistics)
         for layer in rest:
             x = layer(x)
         return x
@@ -377,7 +380,7 @@ class Hubert(nnx.Module):
         self.encoder = Encoder(config, rngs=rngs)
 
     def __call__(self, waveform: Float[Array, "b s"], lengths: Int[Array, " b"] | None = None) -> HubertOutput:
-        """Features of normalised 16 kHz sound (`normalize_waveforms`).
+        """Features of normalised 16 kHz sound (`normalize_waveforms`), computed in the parameters' dtype.
 
         `lengths`: true samples of each row of a padded batch, at least `config.receptive_field`. Steps past
         `config.steps(length)` are undefined.

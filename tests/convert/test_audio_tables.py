@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from parity import record
 
-from convert import hubert, rules
+from convert import audio2exp, hubert, rules
 from ctjax.features.hubert import HubertConfig
 from ctjax.features.hubert import network as hubert_network
+from ctjax.motion.audio2exp import Audio2Exp, Audio2ExpConfig
 from ctjax.types import UserError
 
 HUBERTS = ("hubert_tiny_stable", "hubert_tiny_base")
@@ -114,3 +115,59 @@ def test_what_is_not_hubert_is_refused():
     del state["encoder.pos_conv_embed.conv.weight_g"]
     with pytest.raises(rules.ConversionError, match=r"weight_v[\s\S]*missing.*pos_conv_embed\.conv\.kernel"):
         convert_hubert(rec, state)
+
+
+def small_lip_control():
+    """A lipControlNet state dict of a small network: (config, state)."""
+    config = Audio2ExpConfig(steps=3, channels=4, widths=(8, 6, 5, 7), num_kp=4)
+    rng = np.random.default_rng(0)
+    shapes = {"out_fc.weight": (12, 19), "out_fc.bias": (12,)}
+    for head, inputs, width in zip(("fc1", "fc2", "fc3", "fc4"), (12, 8, 6, 5), config.widths, strict=True):
+        name = f"audio_encoder.{head}"
+        shapes |= {f"{name}.projection.weight": (width, inputs), f"{name}.fc.weight": (width, width)}
+        shapes |= {f"{name}.layer_norm.weight": (width,)}
+        shapes |= {f"{name}.{part}.bias": (width,) for part in ("projection", "fc", "layer_norm")}
+    return config, {key: rng.standard_normal(shape).astype(np.float32) for key, shape in shapes.items()}
+
+
+def test_lip_control_layouts():
+    config, state = small_lip_control()
+    assert audio2exp.infer_config(state, channels=4) == config
+    model = Audio2Exp(config)
+    want, report = rules.apply(audio2exp.TABLE, state, model.abstract, name="lipControlNet")
+    assert len(report.placed) == len(state)
+    parallel = {f"module.{key}": value for key, value in state.items()}
+    got = rules.apply(audio2exp.TABLE, audio2exp.normalise_state_dict(parallel), model.abstract, name="lipControlNet")[
+        0
+    ]
+    assert_same(got, want)
+
+    back = rules.invert(audio2exp.TABLE, want, {key: value.shape for key, value in state.items()})
+    assert back.keys() == state.keys()
+    for key, value in state.items():
+        np.testing.assert_array_equal(back[key], value)
+
+
+def test_audio_encoder_layouts():
+    config, state = small_lip_control()
+    model = Audio2Exp(config)
+    want = rules.apply(audio2exp.TABLE, state, model.abstract, name="lipControlNet")[0]["audio_encoder"]
+    encoder = {key.removeprefix("audio_encoder."): value for key, value in state.items() if "audio_encoder" in key}
+    file = audio2exp.audio_encoder_checkpoint(encoder)
+    assert "model.audio_encoder.fc1.projection.weight" in file
+    others = {"model.visual_encoder.conv.weight": np.zeros(3), "epoch_audio_encoder": np.zeros(1)}
+    for layout in (file, {f"module.{key}": value for key, value in file.items()}):
+        kept = audio2exp.audio_encoder_state_dict({**layout, **others})
+        got = rules.apply(audio2exp.TABLE, kept, model.audio_encoder.abstract, name="audio_encoder")[0]
+        assert_same(got, want)
+    with pytest.raises(UserError, match=r"not an audio_encoder.pt.*audio_encoder\.fc1"):
+        audio2exp.audio_encoder_state_dict({f"audio_encoder.{key}": value for key, value in encoder.items()})
+
+
+def test_what_is_not_lip_control_is_refused():
+    _, state = small_lip_control()
+    with pytest.raises(UserError, match="windows of 5-channel"):
+        audio2exp.infer_config(state, channels=5)
+    del state["out_fc.weight"]
+    with pytest.raises(UserError, match=r"out_fc\.weight not found"):
+        audio2exp.infer_config(state, channels=4)
