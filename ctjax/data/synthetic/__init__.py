@@ -1,0 +1,1 @@
+"""A talking-head world whose truth is known: synthesised speech, a mouth that follows it, and procedural heads."""

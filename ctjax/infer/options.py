@@ -1,0 +1,71 @@
+"""What a user can choose about one clip, checked before any work begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+
+from ctjax.motion.alpha import Curve
+from ctjax.types import Box, UserError
+
+PathLike = str | os.PathLike[str]
+
+LAYOUTS = ("full", "crop", "side_by_side")
+EXTENSIONS = ("pingpong", "hold", "loop")
+TRACKING = ("smooth", "fixed")
+DEFAULT_ALPHA = 0.7  # ControlTalk inference.py, argument --alpha
+
+
+@dataclasses.dataclass(frozen=True)
+class AnimateOptions:
+    """One clip's settings. Raises `UserError` for a value that makes no sense.
+
+    fps: of the output. alpha: mouth opening, a number or a `Curve` over seconds. yaw, pitch, roll: degrees that
+    replace the head pose's own angle, a number or a curve; None keeps it. extend: how a source (or driving) video
+    shorter than the sound goes on. face: which of several faces, counted from the left from 0; None takes the
+    largest. box: the face's square in pixels of the source, instead of detection. tracking: "smooth" follows a
+    moving face, "fixed" keeps one box. layout: the whole frame with the face blended in, the face crop alone, or
+    source and output side by side. silence_audio: a recording whose beginning is silent, instead of computed
+    silence. crf: H.264 quality, 0 best to 51.
+    """
+
+    fps: float = 25.0
+    alpha: float | Curve = DEFAULT_ALPHA
+    yaw: float | Curve | None = None
+    pitch: float | Curve | None = None
+    roll: float | Curve | None = None
+    extend: str = "pingpong"
+    face: int | None = None
+    box: Box | None = None
+    tracking: str = "smooth"
+    layout: str = "full"
+    silence_audio: PathLike | None = None
+    crf: int = 18
+
+    def __post_init__(self) -> None:
+        _number("fps", self.fps, 1, 240)
+        for name in ("alpha", "yaw", "pitch", "roll"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Curve):
+                _number(name, value, *((-5, 5) if name == "alpha" else (-90, 90)))
+        _choice("extend", self.extend, EXTENSIONS)
+        _choice("tracking", self.tracking, TRACKING)
+        _choice("layout", self.layout, LAYOUTS)
+        _number("crf", self.crf, 0, 51)
+        if self.face is not None and self.face < 0:
+            raise UserError(f"face {self.face}: faces are counted from the left, the first is 0")
+        if self.box is not None and not (self.box.width >= 1 and self.box.height >= 1):
+            raise UserError(f"box {tuple(self.box)}: x1 must be greater than x0 and y1 greater than y0")
+
+
+def _number(name: str, value: float, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UserError(f"{name} must be a number, not {value!r}")
+    if not low <= value <= high:
+        raise UserError(f"{name} {value:g} makes no sense: choose a value from {low:g} to {high:g}")
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{name} {value!r} is not one of {', '.join(choices)}")
