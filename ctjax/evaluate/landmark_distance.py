@@ -1,8 +1,8 @@
 """M-LMD and F-LMD: how far generated landmarks lie from the reference's, in the definitions that papers use.
 
 All take 68 landmarks per frame and compare frame i with frame i. M-LMD is over the 20 points of the mouth (48-67),
-F-LMD over all 68. Pixels are those of a face crop of 256 px: coordinates are multiplied by 256 / side of the
-reference's crop, one number per clip, so that the size of the video does not matter.
+F-LMD over all 68. Coordinates are those of a face crop of 256 px, one crop per clip, so that the size of the video
+does not matter.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 
 LmdDefinition = Literal["aligned", "absolute", "sum", "interocular"]
-CROP_SIDE = 256.0
 MOUTH = slice(48, 68)
 FACE = slice(0, 68)
 OUTER_EYE_CORNERS = (36, 45)
@@ -37,18 +36,16 @@ def point_distances(a: np.ndarray, b: np.ndarray, centred: bool) -> np.ndarray:
 
 
 def landmark_distance(
-    generated: np.ndarray, reference: np.ndarray, crop_side_px: float, definition: LmdDefinition = "aligned"
+    generated: np.ndarray, reference: np.ndarray, definition: LmdDefinition = "aligned"
 ) -> tuple[np.ndarray, np.ndarray]:
     """(M-LMD, F-LMD) of each frame, "t" each, NaN where either face was not found.
 
-    generated, reference: "t 68 2" in pixels of the same frame size, NaN rows where no face was found. crop_side_px:
-    the side of the reference's square face crop in those pixels.
+    generated, reference: "t 68 2" in pixels of a 256 px face crop, NaN rows where no face was found.
     """
+    scale = np.ones(1)
     if definition == "interocular":
         right, left = (reference[:, index] for index in OUTER_EYE_CORNERS)
         scale = 100.0 / np.linalg.norm(right - left, axis=-1)[:, None]
-    else:
-        scale = CROP_SIDE / crop_side_px
     results = []
     for points in (MOUTH, FACE):
         distances = scale * point_distances(

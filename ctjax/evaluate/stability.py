@@ -11,19 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from ctjax.evaluate.landmark_distance import CROP_SIDE
-
 STEADY_POINTS = slice(17, 48)  # brows, nose and eyes: speech moves the jaw and the mouth
 MOUTH_MARGIN = 0.5  # of the mouth's width, added on every side: chin and cheeks next to it move with it
 LUMA = (0.299, 0.587, 0.114)  # BT.601
 
 
-def landmark_jitter(landmarks: np.ndarray, crop_side_px: float) -> np.ndarray:
-    """Mean length of the second difference of brows, nose and eyes in px of a 256 px face crop, "t - 2".
+def landmark_jitter(landmarks: np.ndarray) -> np.ndarray:
+    """Mean length of the second difference of brows, nose and eyes, "t - 2", in the unit of the landmarks.
 
-    landmarks: "t 68 2" in pixels, NaN where no face was found; NaN wherever one of three frames has none.
+    landmarks: "t 68 2", NaN where no face was found; NaN wherever one of three frames has none.
     """
-    points = landmarks[:, STEADY_POINTS] * (CROP_SIDE / crop_side_px)
+    points = landmarks[:, STEADY_POINTS]
     return np.linalg.norm(points[:-2] - 2 * points[1:-1] + points[2:], axis=-1).mean(-1)
 
 

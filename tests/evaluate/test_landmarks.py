@@ -17,10 +17,10 @@ def face():
 
 def test_a_moved_head_counts_only_without_alignment(face):
     moved = face + np.array([3.0, 4.0])  # 5 px
-    mouth_px, face_px = landmark_distance.landmark_distance(moved, face, 128.0, "aligned")
+    mouth_px, face_px = landmark_distance.landmark_distance(moved, face, "aligned")
     np.testing.assert_allclose([mouth_px, face_px], 0, atol=1e-9)
-    for definition, want in (("absolute", 10.0), ("interocular", 5.0)):  # the crop is 128 px: doubled; 100 px apart: %
-        np.testing.assert_allclose(landmark_distance.landmark_distance(moved, face, 128.0, definition), want)
+    for definition, want in (("absolute", 5.0), ("interocular", 5.0)):  # the eyes are 100 px apart
+        np.testing.assert_allclose(landmark_distance.landmark_distance(moved, face, definition), want)
 
 
 def test_one_moved_mouth_point(face):
@@ -28,9 +28,9 @@ def test_one_moved_mouth_point(face):
     moved[:, 57, 1] += 10.0
     for points, count, result in ((20, 20, 0), (68, 68, 1)):
         centred = [10.0 * (1 - 1 / points)] + [10.0 / points] * (count - 1)
-        aligned = landmark_distance.landmark_distance(moved, face, 256.0, "aligned")[result]
+        aligned = landmark_distance.landmark_distance(moved, face, "aligned")[result]
         np.testing.assert_allclose(aligned, np.mean(centred))
-        summed = landmark_distance.landmark_distance(moved, face, 256.0, "sum")[result]
+        summed = landmark_distance.landmark_distance(moved, face, "sum")[result]
         np.testing.assert_allclose(summed, np.sum(centred))
 
 
@@ -38,7 +38,7 @@ def test_frames_without_a_face_are_not_numbers(face):
     lost = face.copy()
     lost[4] = np.nan
     for definition in landmark_distance.LMD_DEFINITIONS:
-        for values in landmark_distance.landmark_distance(lost, face, 256.0, definition):
+        for values in landmark_distance.landmark_distance(lost, face, definition):
             assert np.flatnonzero(np.isnan(values)).tolist() == [4]
 
 
@@ -78,13 +78,13 @@ def test_a_silent_clip_is_silent_throughout():
 
 def test_steady_motion_is_no_jitter_and_trembling_is(face):
     steady = face + np.arange(12)[:, None, None] * np.array([2.0, 1.0])
-    np.testing.assert_allclose(stability.landmark_jitter(steady, 128.0), 0, atol=1e-9)
+    np.testing.assert_allclose(stability.landmark_jitter(steady), 0, atol=1e-9)
     trembling = face.copy()
     trembling[::2, :, 0] += 1.0
-    np.testing.assert_allclose(stability.landmark_jitter(trembling, 128.0), 4.0)  # 2 px, doubled
+    np.testing.assert_allclose(stability.landmark_jitter(trembling), 2.0)
     talking = face.copy()
     talking[::2, 48:, 1] += 9.0
-    np.testing.assert_allclose(stability.landmark_jitter(talking, 128.0), 0, atol=1e-9)
+    np.testing.assert_allclose(stability.landmark_jitter(talking), 0, atol=1e-9)
 
 
 def test_pixel_jitter_leaves_the_mouth_out():

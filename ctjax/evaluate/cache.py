@@ -1,0 +1,69 @@
+"""Results on disk by the content of the files they came from, so that a second run computes only what changed.
+
+The key of an entry is everything that its numbers depend on: SHA-256 of the videos, settings, digests of the
+bundles, and `RESULTS_VERSION`. Entries are .npz files, written aside and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import secrets
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ctjax.types import UserError
+
+RESULTS_VERSION = 1  # raise it whenever a metric's arithmetic changes
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class ResultCache:
+    """`folder`: where entries live, made on first use; None keeps nothing."""
+
+    def __init__(self, folder: str | os.PathLike[str] | None):
+        self.folder = None if folder is None else pathlib.Path(folder)
+        if self.folder is not None:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"{self.folder}: the cache folder cannot be made: {error.strerror}") from error
+
+    def get(self, key: Mapping[str, Any], compute: Callable[[], Mapping[str, np.ndarray]]) -> Mapping[str, np.ndarray]:
+        """The arrays stored under `key` (JSON values), or those of `compute()`, which are then stored.
+
+        An entry that cannot be read counts as missing.
+        """
+        if self.folder is None:
+            return compute()
+        text = json.dumps({"version": RESULTS_VERSION, **key}, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        path = self.folder / digest[:2] / f"{digest}.npz"
+        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path) as stored:
+            return {name: stored[name] for name in stored.files}
+        arrays = dict(compute())
+        self._store(path, arrays)
+        return arrays
+
+    @staticmethod
+    def _store(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+        """A cache that cannot be written costs time, not the results."""
+        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial")
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with open(temporary, "wb") as file:
+                np.savez(file, **arrays)
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
