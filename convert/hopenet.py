@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from ctjax.losses.hopenet import HopenetConfig
 
 _REFINEMENT = r"fc_finetune\..+"
 TABLE = (
-    *(replace(entry, pattern=f"(?!{_REFINEMENT}){entry.pattern}") for entry in STANDARD),
+    *STANDARD,
     Ignore(_REFINEMENT, "Hopenet's iterative refinement, which its forward pass does not use"),
 )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from ctjax.types import UserError
 
 _HEAD = r"(?:lm_head|classifier|projector|final_proj)\..+"
 TABLE = (
-    *(replace(entry, pattern=f"(?!{_HEAD}){entry.pattern}") for entry in STANDARD),
+    *STANDARD,
     Ignore(r"masked_spec_embed", "stands in for masked steps, in pre-training only"),
     Ignore(_HEAD, "head of the pre-training or fine-tuning task"),
     Ignore(r"label_embs_concat", "cluster embeddings of the pre-training task"),

@@ -72,6 +72,17 @@ def _candidates(table: Sequence[Rule | Ignore], key: str, rank: int) -> list[tup
     return found
 
 
+def _key_for(table: Sequence[Rule | Ignore], path: str) -> str:
+    """The source key (or keys) that would fill `path`, as far as the table's patterns are plain enough to invert."""
+    keys = []
+    for entry in table:
+        if isinstance(entry, Rule) and entry.pattern.count("(") == 1 and entry.pattern.startswith("(.+)"):
+            match = re.fullmatch(re.escape(entry.target).replace(re.escape("\\1"), "(.+)"), path)
+            if match:
+                keys.append(entry.pattern.replace("(.+)", match[1]).replace("\\.", "."))
+    return f"{' or '.join(keys)} (fills {path})" if keys else f"nothing fills {path}"
+
+
 def apply(
     table: Sequence[Rule | Ignore], source: Mapping[str, np.ndarray], target: Mapping[Any, Any], *, name: str
 ) -> tuple[dict[Any, Any], Report]:
@@ -114,7 +125,7 @@ def apply(
             continue
         filled[path] = np.ascontiguousarray(value, dtype=wanted[path].dtype).reshape(value.shape)
         report.placed[key] = path
-    problems.extend(f"missing: nothing fills {path}" for path in wanted if path not in filled)
+    problems.extend(f"missing key: {_key_for(table, path)}" for path in wanted if path not in origin)
     if problems:
         shown = problems[:40] + ([f"... and {len(problems) - 40} more"] if len(problems) > 40 else [])
         raise ConversionError(f"{name}: the checkpoint does not fit the network:\n  " + "\n  ".join(shown))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from ctjax.losses.vgg19 import CONVOLUTIONS_PER_BLOCK, Vgg19Config
 _DEEPER = r"features\.(?:29|[3-9][0-9])\..+"  # features.28 is the convolution of relu5_1
 _CLASSIFIER = r"classifier\..+"
 TABLE = (
-    *(replace(entry, pattern=f"(?!{_DEEPER}|{_CLASSIFIER}){entry.pattern}") for entry in STANDARD),
+    *STANDARD,
     Ignore(_DEEPER, "layers after relu5_1, which no loss reads"),
     Ignore(_CLASSIFIER, "the ImageNet classifier, which no loss reads"),
 )

@@ -197,7 +197,7 @@ def save_bundle(
             "tensors": tensors,
         },
     }
-    with _replacing(folder, overwrite) as aside:
+    with replacing(folder, overwrite=overwrite) as aside:
         _write_params(aside, stored, compact)
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return json.loads(json.dumps(manifest))
@@ -308,31 +308,43 @@ def _string_keys(tree: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _replacing(folder: pathlib.Path, overwrite: bool) -> Iterator[pathlib.Path]:
-    """A temporary folder next to `folder` that takes its place when the block ends well and vanishes otherwise."""
+def replacing(folder: pathlib.Path, *, overwrite: bool) -> Iterator[pathlib.Path]:
+    """A temporary folder next to `folder` that takes its place when the block ends well, and vanishes otherwise.
+
+    An existing folder is only ever replaced with `overwrite`, and only if it is empty, a bundle, or holds nothing but
+    bundles. Raises `BundleError`, also where nothing can be written.
+    """
     if folder.exists() and not overwrite:
-        raise BundleError(f"{folder}: exists already; give another output, or say that it may be overwritten")
-    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BundleError(f"{folder}: exists and is not a bundle, so it is not overwritten; give another output")
+        raise BundleError(f"{folder}: exists already: give another output, or overwrite it (--overwrite)")
+    if folder.exists() and not _replaceable(folder):
+        raise BundleError(f"{folder}: exists and holds more than bundles, so it is not overwritten")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     except OSError as error:
-        raise BundleError(f"{folder}: cannot write there: {error.strerror or error}") from error
+        raise BundleError(f"{folder}: cannot be written: {error.strerror or error}") from error
     try:
         yield aside
         aside.chmod(0o777 & ~_umask())  # mkdtemp makes folders that only their owner can read
+        old = aside.with_suffix(".replaced")
         if folder.exists():
-            old = aside.with_suffix(".replaced")
             folder.rename(old)
+        try:
             aside.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            aside.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise BundleError(f"{folder}: writing failed: {error.strerror or error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _replaceable(folder: pathlib.Path) -> bool:
+    if not folder.is_dir():
+        return False
+    return (folder / MANIFEST).is_file() or all((inside / MANIFEST).is_file() for inside in folder.iterdir())
 
 
 def _umask() -> int:

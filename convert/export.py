@@ -1,0 +1,96 @@
+"""`python -m convert export`: a bundle back to the file that the reference's PyTorch code loads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from convert import write_torch
+from convert.rules import apply, invert
+from ctjax.types import UserError
+from ctjax.weights import Bundle, leaves, open_bundle
+
+# Last component of a parameter's path -> that of the state dict's key (the inverse of `convert.rules.STANDARD`).
+_SUFFIXES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+_SPECTRAL = {"kernel": "weight_orig", "u": "weight_u", "v": "weight_v"}
+
+
+def export(bundle: pathlib.Path, output: pathlib.Path, *, overwrite: bool = False) -> str:
+    """Writes `bundle` to the file `output` and says what was written. Raises `UserError`."""
+    opened = open_bundle(bundle)
+    tree = reference_tree(opened, bundle)
+    if output.is_dir():
+        raise UserError(f"{output}: is a folder, the export is a file")
+    if output.exists() and not overwrite:
+        raise UserError(f"{output}: exists already: give another output, or overwrite it (--overwrite)")
+    with _whole(output) as aside:
+        write_torch.save(tree, aside)
+    count = sum(1 for value in leaves(tree).values() if isinstance(value, np.ndarray))
+    return f"{output}: {opened.network}, {count} tensors, for torch.load(..., weights_only=True)"
+
+
+def reference_tree(opened: Bundle, name: pathlib.Path) -> dict[str, Any]:
+    """What the reference saves: {part: state dict} of a renderer, {"state_dict": ...} of a lipControlNet."""
+    if opened.network == "facevid2vid":
+        from convert.facevid2vid import TABLE
+
+        return {part: _state_dict(TABLE, params) for part, params in opened.params.items()}
+    if opened.network == "audio2exp":
+        from convert.audio2exp import TABLE
+
+        return {"state_dict": _state_dict(TABLE, opened.params)}
+    raise UserError(
+        f"{name}: a bundle of {opened.network}; only audio2exp and facevid2vid, which are trained here, are exported"
+    )
+
+
+def _state_dict(table: Any, params: Mapping[Any, Any]) -> dict[str, np.ndarray]:
+    """The state dict that fills `params`; batch norms get the counter that PyTorch keeps."""
+    flat = leaves(params)
+    shapes = {_key(path, flat): _shape(path, array) for path, array in flat.items()}
+    state = {k: np.asarray(v, np.float32) for k, v in invert(table, params, shapes).items()}
+    again, _ = apply(table, state, params, name="export")
+    for path, array in leaves(again).items():
+        if not np.array_equal(array, flat[path]):
+            raise UserError(f"{path} does not survive the way to PyTorch and back: this is a bug, please report it")
+    counters = {k.replace("running_var", "num_batches_tracked"): np.zeros((), np.int64) for k in state}
+    return {**state, **{k: v for k, v in counters.items() if k.endswith("num_batches_tracked")}}
+
+
+def _key(path: str, flat: Mapping[str, Any]) -> str:
+    stem, last = path.rsplit(".", 1)
+    suffixes = {**_SUFFIXES, **_SPECTRAL} if f"{stem}.u" in flat else _SUFFIXES
+    return f"{stem}.{suffixes.get(last, last)}"
+
+
+def _shape(path: str, array: Any) -> tuple[int, ...]:
+    shape = tuple(array.shape)
+    return (shape[-1], shape[-2], *shape[:-2]) if path.endswith(".kernel") else shape
+
+
+@contextlib.contextmanager
+def _whole(output: pathlib.Path) -> Any:
+    """A temporary file next to `output` that takes its name when the block ends well."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent)
+        os.close(handle)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {error.strerror or error}") from error
+    aside = pathlib.Path(name)
+    try:
+        yield aside
+        mask = os.umask(0)
+        os.umask(mask)
+        aside.chmod(0o666 & ~mask)
+        aside.rename(output)
+    except OSError as error:
+        raise UserError(f"{output}: writing failed: {error.strerror or error}") from error
+    finally:
+        aside.unlink(missing_ok=True)
