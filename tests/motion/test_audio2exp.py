@@ -66,6 +66,12 @@ def test_output(found, name):
     RECORD.check(name, found[name])
 
 
+def test_the_trainable_part_is_the_papers(model):
+    audio2exp, _ = model
+    assert set(audio2exp.abstract) == {"audio_encoder", "out_fc"}
+    assert sum(leaf.size for leaf in jax.tree.leaves(audio2exp.abstract["out_fc"])) == 48_150
+
+
 def test_alpha_per_example(model, found):
     audio2exp, params = model
     speech, expression = RECORD.inputs["speech"].astype(np.float32), RECORD.inputs["src_exp"]
