@@ -1,0 +1,127 @@
+"""The compiled functions of inference: a chunk of frames in, a chunk of frames out, on all local devices.
+
+Every function takes chunks of one fixed size, so each is compiled once per picture size. Parameters and everything
+that does not change from chunk to chunk stay on the devices; what travels is uint8 pictures and feature windows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from ctjax import parallel
+from ctjax.animate import animate, encode
+from ctjax.motion.audio2exp import Audio2Exp
+from ctjax.nn.module import Params
+from ctjax.types import HeadPose
+
+Pictures = UInt8[Array, "n h w 3"]
+
+
+class Still(NamedTuple):
+    """A source picture on the devices, encoded once: batch of one each."""
+
+    source: Any
+    canonical: Float[Array, "1 k 3"]
+    head_pose: HeadPose
+
+
+class Chunk(NamedTuple):
+    """What changes from frame to frame besides pictures, in chunks of n. speech: feature windows; alpha: mouth
+    opening; yaw_deg, pitch_deg, roll_deg: angles that replace the head pose's own, None to keep it."""
+
+    speech: Float[Array, "n 18 c"]
+    alpha: Float[Array, " n"]
+    yaw_deg: Float[Array, " n"] | None = None
+    pitch_deg: Float[Array, " n"] | None = None
+    roll_deg: Float[Array, " n"] | None = None
+
+
+class Speaking:
+    """A renderer and Audio2Exp with their parameters on all local devices.
+
+    renderer: `Renderer` or `FastRenderer`; params: {"renderer", "audio2exp"} in the form that renderer takes;
+    chunk: frames per call, rounded up to a multiple of the devices.
+    """
+
+    def __init__(self, renderer: Any, audio2exp: Audio2Exp, params: Params, *, chunk: int):
+        self._mesh = parallel.make_mesh(jax.local_devices())
+        self._params = parallel.replicate(self._mesh, params)
+        self._renderer, self._audio2exp = renderer, audio2exp
+        self.chunk = -(-chunk // self._mesh.size) * self._mesh.size
+        self._encode_still = jax.jit(self._still)
+        self._speak_still = jax.jit(self._speak)
+        self._speak_driven = jax.jit(self._driven)
+        self._speak_video = jax.jit(self._video)
+
+    def still(self, picture_u8: np.ndarray) -> Still:
+        """Encodes a source picture, RGB "h w 3"."""
+        return self._encode_still(self._params, parallel.replicate(self._mesh, picture_u8[None]))
+
+    def speak(self, still: Still, chunk: Chunk, silence: np.ndarray) -> Pictures:
+        """A still source speaking with its own head pose. silence: one feature window, "18 c"."""
+        return self._speak_still(self._params, still, *self._placed(chunk, silence))
+
+    def speak_driven(self, still: Still, driving_u8: np.ndarray, chunk: Chunk, silence: np.ndarray) -> Pictures:
+        """A still source with head pose and expression of driving pictures, RGB "n h w 3"."""
+        driving = parallel.place_batch(self._mesh, driving_u8)
+        return self._speak_driven(self._params, still, driving, *self._placed(chunk, silence))
+
+    def speak_video(self, pictures_u8: np.ndarray, chunk: Chunk, silence: np.ndarray) -> Pictures:
+        """Pictures of a video, RGB "n h w 3", each speaking with its own head pose."""
+        pictures = parallel.place_batch(self._mesh, pictures_u8)
+        return self._speak_video(self._params, pictures, *self._placed(chunk, silence))
+
+    def _placed(self, chunk: Chunk, silence: np.ndarray) -> tuple[Chunk, jax.Array]:
+        return parallel.place_batch(self._mesh, chunk), parallel.replicate(self._mesh, silence[None])
+
+    def _still(self, params: Params, picture_u8: Pictures) -> Still:
+        picture = _to_01(picture_u8)
+        canonical = self._renderer.canonical_keypoints(params["renderer"], picture)
+        pose = self._renderer.head_pose(params["renderer"], picture)
+        return Still(encode(self._renderer, params, picture, canonical, pose), canonical, pose)
+
+    def _speak(self, params: Params, still: Still, chunk: Chunk, silence: Array) -> Pictures:
+        pose = _turned(still.head_pose, chunk)
+        image = animate(
+            self._renderer,
+            self._audio2exp,
+            params,
+            still.source,
+            still.canonical,
+            pose,
+            chunk.speech,
+            silence,
+            chunk.alpha,
+        )
+        return _to_u8(image)
+
+    def _driven(self, params: Params, still: Still, driving_u8: Pictures, chunk: Chunk, silence: Array) -> Pictures:
+        pose = self._renderer.head_pose(params["renderer"], _to_01(driving_u8))
+        return self._speak(params, still._replace(head_pose=pose), chunk, silence)
+
+    def _video(self, params: Params, pictures_u8: Pictures, chunk: Chunk, silence: Array) -> Pictures:
+        return self._speak(params, self._still(params, pictures_u8), chunk, silence)
+
+
+def _turned(pose: HeadPose, chunk: Chunk) -> HeadPose:
+    """`pose` for every frame of the chunk, with the angles that the user gave in place of its own."""
+    frames = chunk.alpha.shape[0]
+    pose = jax.tree.map(lambda x: jnp.broadcast_to(x, (frames, *x.shape[1:])), pose)
+    given = {
+        name: angle for name in ("yaw_deg", "pitch_deg", "roll_deg") if (angle := getattr(chunk, name)) is not None
+    }
+    return pose._replace(**given)
+
+
+def _to_01(picture_u8: Pictures) -> Float[Array, "n h w 3"]:
+    return picture_u8.astype(jnp.float32) / 255
+
+
+def _to_u8(image_01: Float[Array, "n h w 3"]) -> Pictures:
+    # The released tool truncates (inference.py:366), which darkens by half a level; rounding does not.
+    return jnp.round(jnp.clip(image_01.astype(jnp.float32), 0, 1) * 255).astype(jnp.uint8)

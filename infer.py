@@ -1,0 +1,91 @@
+"""Makes a face speak: `infer.py --source portrait.jpg --audio speech.wav --output out.mp4`.
+
+Without any flag it runs the demo that comes with the package.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from ctjax import cli
+from ctjax.types import Box, UserError
+
+_BUNDLE = flags.DEFINE_string(
+    "bundle", None, "Folder of converted weights (`python -m convert`); the demo's if not given."
+)
+_SOURCE = flags.DEFINE_string("source", None, "Picture or video of the face that is to speak.")
+_AUDIO = flags.DEFINE_string("audio", None, "Speech: any sound file, or a video whose sound to use.")
+_OUTPUT = flags.DEFINE_string("output", "out/demo.mp4", "The mp4 to write; its folder is made if need be.")
+_DRIVING = flags.DEFINE_string("driving", None, "Video whose head pose and expression move a source picture.")
+_ALPHA = flags.DEFINE_float("alpha", 0.7, "Mouth opening: 0 closed, about 0.5 natural, above 1 exaggerated.")
+_ALPHA_CURVE = flags.DEFINE_string(
+    "alpha_curve", None, "CSV of seconds,alpha: mouth opening over time, instead of --alpha."
+)
+_YAW = flags.DEFINE_string("yaw", None, "Turn the head to this angle in degrees, or CSV of seconds,degrees.")
+_PITCH = flags.DEFINE_string("pitch", None, "As --yaw: nod.")
+_ROLL = flags.DEFINE_string("roll", None, "As --yaw: tilt.")
+_SIZE = flags.DEFINE_integer("size", None, "Side of the face picture: 256 or 512; the bundle's own if not given.")
+_FPS = flags.DEFINE_float("fps", 25.0, "Frames a second of the output.")
+_EXTEND = flags.DEFINE_enum(
+    "extend", "pingpong", ["pingpong", "hold", "loop"], "How a video shorter than the sound goes on."
+)
+_FACE = flags.DEFINE_integer("face", None, "Which of several faces, from the left, starting at 0; else the largest.")
+_BOX = flags.DEFINE_list("box", None, "The face's box in pixels, x0,y0,x1,y1, instead of detection.")
+_TRACKING = flags.DEFINE_enum("tracking", "smooth", ["smooth", "fixed"], "Follow a moving face, or keep one box.")
+_CROP_ONLY = flags.DEFINE_bool("crop_only", False, "Write the face alone, not the whole frame.")
+_SIDE_BY_SIDE = flags.DEFINE_bool("side_by_side", False, "Write source and result side by side.")
+_SILENCE = flags.DEFINE_string("silence_audio", None, "Recording that begins with silence; computed if not given.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Arithmetic of the networks.")
+_CHUNK = flags.DEFINE_integer(
+    "chunk", None, "Frames rendered at once; chosen for the device if not given.", lower_bound=1
+)
+_CRF = flags.DEFINE_integer("crf", 18, "H.264 quality, 0 best to 51 smallest.")
+_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+
+
+def main() -> None:
+    """Flags to one library call."""
+    cli.enable_compilation_cache()
+    from ctjax.infer.talking_head import TalkingHead, demo
+
+    from ctjax.infer.options import AnimateOptions, curve_or_number
+
+    if _CROP_ONLY.value and _SIDE_BY_SIDE.value:
+        raise UserError("--crop_only and --side_by_side exclude each other")
+    if (_SOURCE.value is None) != (_AUDIO.value is None):
+        raise UserError("--source and --audio belong together; without both the demo runs")
+    source, audio, bundle = _SOURCE.value, _AUDIO.value, _BUNDLE.value
+    if source is None or bundle is None:
+        example = demo()
+        source, audio, bundle = source or example.source, audio or example.audio, bundle or example.bundle
+    options = AnimateOptions(
+        fps=_FPS.value,
+        alpha=curve_or_number("alpha_curve", _ALPHA_CURVE.value) if _ALPHA_CURVE.value else _ALPHA.value,
+        yaw=curve_or_number("yaw", _YAW.value),
+        pitch=curve_or_number("pitch", _PITCH.value),
+        roll=curve_or_number("roll", _ROLL.value),
+        extend=_EXTEND.value,
+        face=_FACE.value,
+        box=_box(_BOX.value),
+        tracking=_TRACKING.value,
+        layout="crop" if _CROP_ONLY.value else "side_by_side" if _SIDE_BY_SIDE.value else "full",
+        silence_audio=_SILENCE.value,
+        crf=_CRF.value,
+    )
+    head = TalkingHead.from_bundle(bundle, size=_SIZE.value, dtype=_DTYPE.value, chunk=_CHUNK.value)
+    animation = head.animate(source=source, audio=audio, driving=_DRIVING.value, options=options)
+    animation.save(_OUTPUT.value, progress=True)
+    print(f"{_OUTPUT.value}: {animation.summary()}")
+
+
+def _box(values: list[str] | None) -> Box | None:
+    if values is None:
+        return None
+    try:
+        return Box(*map(float, values))
+    except (TypeError, ValueError):
+        raise UserError(f"--box={','.join(values)} must be four numbers: x0,y0,x1,y1") from None
+
+
+if __name__ == "__main__":
+    cli.run(main, debug=lambda: _DEBUG.value)
