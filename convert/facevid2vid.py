@@ -50,12 +50,12 @@ class Shapes:
     def in_(self, key: str) -> int:
         return self._get(key)[1]
 
-    def count(self, pattern: str) -> int:
-        """How many of pattern.format(0), pattern.format(1), ... there are, without a gap."""
-        number = 0
+    def count(self, pattern: str, start: int = 0) -> int:
+        """How many of pattern.format(start), pattern.format(start + 1), ... there are, without a gap."""
+        number = start
         while pattern.format(number) in self._shapes:
             number += 1
-        return number
+        return number - start
 
     def widest(self, pattern: str) -> int:
         return max(self.out(pattern.format(i)) for i in range(max(self.count(pattern), 1)))
@@ -158,11 +158,14 @@ def _infer_scale(low_pass: np.ndarray) -> float:
 
 
 def infer_head_estimator(state: StateDict) -> HeadEstimatorConfig:
-    """The head estimator's config; all but its first convolution is fixed."""
+    """The head estimator's config."""
     shapes = Shapes(state, "he_estimator")
+    stages = shapes.count("conv{}.weight", start=2)
     return HeadEstimatorConfig(
         num_kp=shapes.out("fc_exp.weight") // 3,
         image_channel=shapes.in_("conv1.weight"),
         block_expansion=shapes.out("conv1.weight"),
         num_bins=shapes.out("fc_roll.weight"),
+        widths=tuple(shapes.out(f"conv{i + 2}.weight") for i in range(stages)),
+        bottlenecks=tuple(shapes.count(f"block{2 * i + 1}.b{2 * i + 1}_{{}}.conv1.weight") for i in range(stages)),
     )

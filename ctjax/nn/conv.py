@@ -92,10 +92,11 @@ class SpectralConv(nnx.Module):
         return y if self.bias is None else y + self.bias[...].astype(y.dtype)
 
     def normalised_kernel(self) -> jax.Array:
-        """The kernel over sigma, float32 "h w i o"; moves u and v when training."""
-        kernel = self.kernel[...].astype(jnp.float32)
+        """The kernel over sigma, float32 at least, "h w i o"; moves u and v when training."""
+        wide = jnp.promote_types(self.kernel[...].dtype, jnp.float32)
+        kernel = self.kernel[...].astype(wide)
         matrix = jnp.transpose(kernel, (3, 2, 0, 1)).reshape(kernel.shape[-1], -1)
-        u, v = self.u[...].astype(jnp.float32), self.v[...].astype(jnp.float32)
+        u, v = self.u[...].astype(wide), self.v[...].astype(wide)
         if self.training:
             fixed = jax.lax.stop_gradient(matrix)
             v = _unit(jnp.matmul(u, fixed, precision="highest"))

@@ -15,9 +15,9 @@ PADDINGS = ("zeros", "border", "reflection")
 def corner_grid(shape: Sequence[int]) -> jax.Array:
     """Coordinates of every cell, corner cells at exactly -1 and 1: cell i of n is at 2 i / (n - 1) - 1.
 
-    shape: "h w" or "d h w" -> float32 "h w 2" (x, y) or "d h w 3" (x, y, z).
+    shape: "h w" or "d h w" -> "h w 2" (x, y) or "d h w 3" (x, y, z), float32 (float64 where jax has it switched on).
     """
-    axes = [2.0 * (jnp.arange(n, dtype=jnp.float32) / (n - 1)) - 1.0 for n in shape]
+    axes = [2.0 * (jnp.arange(n, dtype=float) / (n - 1)) - 1.0 for n in shape]
     return jnp.stack(jnp.meshgrid(*axes, indexing="ij")[::-1], axis=-1)
 
 

@@ -19,20 +19,22 @@ from ctjax.types import HeadPose
 DEGREES_PER_BIN = 3.0
 FIRST_BIN_DEG = -99.0
 
-# The reference's stages: name, width of the 1 x 1 convolution before them, and the bottlenecks of the two blocks
-# behind it: one that halves the size, then some that keep it (ControlTalk modules/keypoint_detector.py:85-129).
-FIRST_STAGE = (256, 3)
-HALVING_STAGES = ((512, 3), (1024, 5), (2048, 2))
-
 
 @dataclass(frozen=True)
 class HeadEstimatorConfig:
-    """All widths but the first are fixed in the reference; `block_expansion` sets the first convolution's."""
+    """`block_expansion` is the first convolution's width.
+
+    widths, bottlenecks: of the stages, each a 1 x 1 convolution to its width, a bottleneck that halves the size (not in
+    the first stage), and so many that keep it. They are literals in the reference (ControlTalk
+    modules/keypoint_detector.py:85-129) and have its values by default.
+    """
 
     num_kp: int = 15
     image_channel: int = 3
     block_expansion: int = 64
     num_bins: int = 66
+    widths: tuple[int, ...] = (256, 512, 1024, 2048)
+    bottlenecks: tuple[int, ...] = (3, 3, 5, 2)
 
 
 class HeadEstimate(NamedTuple):
@@ -48,7 +50,7 @@ class HeadEstimate(NamedTuple):
     def head_pose(self) -> HeadPose:
         """The same with angles in degrees, float32."""
         bins = (self.yaw_bins, self.pitch_bins, self.roll_bins)
-        offsets = (value.astype(jnp.float32) for value in (self.translation, self.expression))
+        offsets = (v.astype(jnp.promote_types(v.dtype, jnp.float32)) for v in (self.translation, self.expression))
         return HeadPose(*(degrees_from_bins(logits) for logits in bins), *offsets)
 
 
@@ -66,16 +68,17 @@ class HeadEstimator(nnx.Module):
         self.config = config
         self.conv1 = conv(config.image_channel, config.block_expansion, (7, 7), padding=3, strides=2, rngs=rngs)
         self.norm1 = BatchNorm(config.block_expansion, rngs=rngs)
-        width, count = FIRST_STAGE
+        (width, *wider), (count, *counts) = config.widths, config.bottlenecks
+        self.stages = len(wider)
         self.conv2 = conv(config.block_expansion, width, (1, 1), rngs=rngs)
         self.norm2 = BatchNorm(width, rngs=rngs)
         self.block1 = _bottlenecks(1, width, count, rngs)
-        for number, (wider, count) in enumerate(HALVING_STAGES, start=1):
-            setattr(self, f"conv{number + 2}", conv(width, wider, (1, 1), rngs=rngs))
-            setattr(self, f"norm{number + 2}", BatchNorm(wider, rngs=rngs))
-            setattr(self, f"block{2 * number}", Bottleneck(wider, stride=2, rngs=rngs))
-            setattr(self, f"block{2 * number + 1}", _bottlenecks(2 * number + 1, wider, count, rngs))
-            width = wider
+        for number, (new, count) in enumerate(zip(wider, counts, strict=True), start=1):
+            setattr(self, f"conv{number + 2}", conv(width, new, (1, 1), rngs=rngs))
+            setattr(self, f"norm{number + 2}", BatchNorm(new, rngs=rngs))
+            setattr(self, f"block{2 * number}", Bottleneck(new, stride=2, rngs=rngs))
+            setattr(self, f"block{2 * number + 1}", _bottlenecks(2 * number + 1, new, count, rngs))
+            width = new
         self.fc_roll = linear(width, config.num_bins, rngs=rngs)
         self.fc_pitch = linear(width, config.num_bins, rngs=rngs)
         self.fc_yaw = linear(width, config.num_bins, rngs=rngs)
@@ -88,7 +91,7 @@ class HeadEstimator(nnx.Module):
         x = jax.nn.relu(self.norm1(self.conv1(x)))
         x = max_pool(x, window=3, stride=2, padding=1)
         x = self.block1(jax.nn.relu(self.norm2(self.conv2(x))))
-        for number in range(1, len(HALVING_STAGES) + 1):
+        for number in range(1, self.stages + 1):
             x = getattr(self, f"conv{number + 2}")(x)
             x = jax.nn.relu(getattr(self, f"norm{number + 2}")(x))
             x = getattr(self, f"block{2 * number}")(x)
