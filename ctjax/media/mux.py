@@ -30,7 +30,8 @@ class VideoWriter:
     size: (width, height) of the frames. H.264 wants even numbers: an odd side is padded by one repeated row or column.
     fps: frames a second. audio: a file whose sound goes along, from its start, at its own rate, mono or stereo as it
     is (more channels become their mean); it ends with the last frame at the latest.
-    metadata: tags besides the comment that says the clip is generated. crf: quality, 0 (lossless) to 51, 18 looks like
+    metadata: tags besides the comment that says the clip is generated. generated: false for a plain copy of footage,
+    which then says nothing of the kind. crf: quality, 0 (lossless) to 51, 18 looks like
     the source; preset: libx264's, slower is smaller.
 
     Work goes to a temporary file in the same folder, renamed at the end; after an exception nothing is left.
@@ -45,6 +46,7 @@ class VideoWriter:
         *,
         audio: str | os.PathLike | None = None,
         metadata: Mapping[str, str] | None = None,
+        generated: bool = True,
         crf: int = 18,
         preset: str = "veryfast",
     ):
@@ -52,7 +54,7 @@ class VideoWriter:
         self.width, self.height = size
         self.rate = frame_rate(fps)
         self.frames_written = 0
-        self._tags = {**(metadata or {}), "comment": GENERATED_COMMENT}
+        self._tags = {**(metadata or {}), **({"comment": GENERATED_COMMENT} if generated else {})}
         self._options = {"crf": str(crf), "preset": preset}
         self._audio_path = audio
         if min(size) < 2:
