@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import pathlib
 
-from ctjax.motion.alpha import Curve
+from ctjax.motion.alpha import DEFAULT_ALPHA
+from ctjax.motion.curve import Curve
 from ctjax.types import Box, UserError
 
 PathLike = str | os.PathLike[str]
@@ -14,7 +16,6 @@ PathLike = str | os.PathLike[str]
 LAYOUTS = ("full", "crop", "side_by_side")
 EXTENSIONS = ("pingpong", "hold", "loop")
 TRACKING = ("smooth", "fixed")
-DEFAULT_ALPHA = 0.7  # ControlTalk inference.py, argument --alpha
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,18 @@ class AnimateOptions:
             raise UserError(f"face {self.face}: faces are counted from the left, the first is 0")
         if self.box is not None and not (self.box.width >= 1 and self.box.height >= 1):
             raise UserError(f"box {tuple(self.box)}: x1 must be greater than x0 and y1 greater than y0")
+
+
+def curve_or_number(name: str, value: str | None) -> float | Curve | None:
+    """What a command line gives: nothing, a number, or the path of a CSV of seconds,value. Raises: UserError."""
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        if pathlib.Path(value).exists() or value.endswith(".csv"):
+            return Curve.read(value)
+        raise UserError(f"{name} {value!r} is neither a number nor a CSV file of seconds,value") from None
 
 
 def _number(name: str, value: float, low: float, high: float) -> None:
