@@ -10,13 +10,13 @@ import numpy as np
 from ctjax.faces.boxes import centre, extents
 from ctjax.faces.detect import OVERLAP, FaceDetector, overlap
 from ctjax.faces.landmarks import FaceMesh, Mesh, region_of_detection, region_of_mesh
-from ctjax.types import Box
+from ctjax.types import Box, UserError
 
 PRESENCE = 0.5  # true faces score above 0.99, hands, folds of cloth and cats below 0.2
 _PASSES = 2  # a second look, at the region the first found, halves the error of the first
 
 
-class NoFaceError(Exception):
+class NoFaceError(UserError):
     """No face, or not the one asked for. The message is one line meant for the user and says where was searched."""
 
 

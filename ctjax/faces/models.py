@@ -17,6 +17,8 @@ import tempfile
 import zipfile
 from typing import NamedTuple
 
+from ctjax.types import UserError
+
 WHEEL = "mediapipe==0.10.21"  # the last one whose models OpenCV can run
 PIP_ARGUMENTS = (
     "--no-deps",
@@ -46,7 +48,7 @@ MESH = ModelFile(
 )
 
 
-class FaceModelError(Exception):
+class FaceModelError(UserError):
     """The face networks cannot be had. The message says in one line what to run."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -68,14 +68,14 @@ class FaceTracker:
         self._reach = math.ceil(_SMOOTHING_REACH * smoothing_frames)
 
     def track(
-        self, frames: Iterable[np.ndarray], scan: Callable[[], Iterable[np.ndarray]], name: str = "the video"
+        self, clip: Iterable[np.ndarray], frames: Iterable[np.ndarray], name: str = "the video"
     ) -> Iterator[tuple[np.ndarray, TrackedFace]]:
         """Pairs each of `frames` (uint8 "h w 3" RGB, endless perhaps) with its face.
 
-        scan: gives the clip from its start once more, read only where its first frames do not show the face asked for.
-        Raises: NoFaceError at once if no frame of the clip shows it; `name` says in which file.
+        clip: the same frames from the start, read apart from them and only until the face asked for shows.
+        Raises: NoFaceError at once if it shows in no frame of `clip`; `name` says in which file.
         """
-        start, start_index = self._first(scan(), name)
+        start, start_index = self._first(clip, name)
         return self._boxed(self._observed(iter(frames), start, start_index))
 
     def _boxed(self, observed: Iterator[tuple[np.ndarray, _Seen]]) -> Iterator[tuple[np.ndarray, TrackedFace]]:

@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctjax.media.orientation import UPRIGHT, Turn, from_display_matrix, swaps_axes
+from ctjax.types import UserError
 
 if TYPE_CHECKING:
     import av.container
@@ -35,7 +36,7 @@ _RIFF_UNKNOWN_SIZE = 0x7FFFF000  # recorders that write to a pipe put 0 or a hug
 _RIFF_SLACK_BYTES = 64  # some writers are off by a few bytes
 
 
-class MediaError(Exception):
+class MediaError(UserError):
     """A file that cannot be read or written as asked. The message is one line meant for the user."""
 
 
