@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 
 _ID_BITS = 12
@@ -93,3 +94,51 @@ def write_audio(path: pathlib.Path, samples: np.ndarray, rate_hz: int, codec: st
         stream = container.add_stream(codec, rate=rate_hz, layout="stereo" if len(samples) == 2 else "mono")
         encode_audio(container, stream, samples, rate_hz)
     return path
+
+
+def cartoon(
+    height: int = 240,
+    width: int = 320,
+    faces: Sequence[tuple[float, float, float]] = ((160, 120, 120),),
+    mouth_open: float = 0.0,
+) -> np.ndarray:
+    """uint8 "h w 3": drawn faces by (x, y of the middle, height in pixels), just enough of a face for BlazeFace.
+
+    No picture of a person stands behind it.
+    """
+    scale = 4  # drawn large and shrunk: smooth edges
+    image = np.full((height * scale, width * scale, 3), (150, 170, 180), np.uint8)
+    image[:] = np.linspace(0.8, 1.1, width * scale)[None, :, None] * image
+    for face in faces:
+        x, y, size = (value * scale for value in face)
+        _draw_face(image, x, y, size / 200, mouth_open)
+    image = cv2.GaussianBlur(image, (0, 0), scale * 0.8)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _draw_face(image: np.ndarray, x: float, y: float, unit: float, mouth_open: float) -> None:
+    def oval(dx, dy, wide, tall, colour, start=0, end=360, angle=0):
+        middle = (round(x + dx * unit), round(y + dy * unit))
+        axes = (max(1, round(wide * unit)), max(1, round(tall * unit)))
+        cv2.ellipse(image, middle, axes, angle, start, end, colour, -1, cv2.LINE_AA)
+
+    hair, skin, shade, dark = (70, 45, 30), (225, 180, 150), (190, 140, 115), (40, 25, 20)
+    oval(0, -25, 88, 105, hair)
+    oval(0, 130, 45, 60, shade)  # neck
+    oval(0, 210, 150, 80, (60, 80, 120))  # shoulders
+    oval(0, 0, 74, 98, skin)
+    oval(0, -85, 66, 28, hair)
+    for side in (-1, 1):
+        oval(side * 76, 0, 10, 22, shade)  # ear
+        oval(side * 31, -22, 22, 14, shade)  # socket
+        oval(side * 31, -18, 16, 8, (245, 245, 245))
+        oval(side * 31, -18, 7, 8, dark)
+        oval(side * 31, -38, 22, 5, hair, angle=side * 6)  # brow
+        oval(side * 40, 25, 18, 12, (228, 165, 140))  # cheek
+    oval(0, 5, 8, 26, (235, 195, 165))
+    oval(0, 28, 17, 9, shade)
+    for side in (-1, 1):
+        oval(side * 8, 31, 5, 3, dark)  # nostril
+    oval(0, 58, 30, 9 + 14 * mouth_open, (175, 70, 75))
+    oval(0, 58, 22, 1 + 14 * mouth_open, (80, 20, 25))
+    oval(0, 80, 22, 6, shade)  # chin

@@ -1,4 +1,4 @@
-"""Rules that turn landmarks into boxes: the face's own box, the square that is rendered, the mouth.
+"""Rules that turn landmarks into boxes: the face's own box and the square that is rendered.
 
 Boxes are in pixels of the frame, edges exclusive, and may reach outside the frame: cropping repeats the frame's edge
 there. Nothing is clamped, so that a square stays square and no box ever has a negative start by accident (the
@@ -17,7 +17,6 @@ from ctjax.types import Box
 # mesh's extents with the top raised by this share of their height (46 pictures; the other sides agree to 3-4 %).
 TOP_RAISE = 0.09
 INCREASE = 0.2  # the crop's margin on each side, in longer sides of the face box (ControlTalk inference.py:69-71)
-MOUTH_RADIUS = 1.1  # times half of the larger of nose-to-chin and mouth width (ControlTalk local_utils.py:23-73)
 
 
 def extents(points: np.ndarray) -> Box:
@@ -40,17 +39,6 @@ def square_around(box: Box, increase: float = 0.0) -> Box:
 def crop_box(points: np.ndarray, increase: float = INCREASE) -> Box:
     """The square to render for a face with mesh landmarks "468 2+", in whole pixels."""
     return whole_pixels(square_around(face_box(points), increase))
-
-
-def mouth_box(points_68: np.ndarray) -> Box:
-    """Mouth and chin from landmarks "68 2", 2.5 x 2.25 radii, from the lower nose bridge down.
-
-    The same region as ControlTalk's sync crop (local_utils.py:23-73), in real numbers: neither rounded nor wrapped.
-    """
-    mouth_x = (points_68[48, 0] + points_68[54, 0]) / 2
-    top = points_68[29, 1]
-    radius = MOUTH_RADIUS / 2 * max(points_68[:17, 1].max() - top, points_68[54, 0] - points_68[48, 0], 0.0)
-    return Box(*(float(v) for v in (mouth_x - 1.25 * radius, top, mouth_x + 1.25 * radius, top + 2.25 * radius)))
 
 
 def centre(box: Box) -> tuple[float, float]:

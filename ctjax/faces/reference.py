@@ -1,6 +1,6 @@
 """The release's own box arithmetic, rounding and wrapping included: for parity runs, not for use.
 
-What the rest of this package does instead is in `boxes` and `crop`.
+What the rest of this package does instead is in `boxes`, `crop` and `mouth`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ import math
 
 import numpy as np
 
-from ctjax.faces.boxes import MOUTH_RADIUS
-
+MOUTH_RADIUS = 1.1  # times half of the larger of nose-to-chin and mouth width (ControlTalk local_utils.py:23-73)
 DETECTOR_SIDE = 640  # longest side of the picture the release shows its face detector
 
 
