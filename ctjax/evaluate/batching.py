@@ -48,3 +48,10 @@ def windows(stack: np.ndarray, length: int) -> np.ndarray:
 def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     """The parts one after the other as float32; empty for none."""
     return np.concatenate([np.asarray(p, np.float32) for p in parts]) if parts else np.zeros(0, np.float32)
+
+
+def known_mean(values: np.ndarray) -> float:
+    """The mean of the numbers among `values`, NaN for none."""
+    known = np.asarray(values, np.float64)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 LmdDefinition = Literal["aligned", "absolute", "sum", "interocular"]
+CROP_SIDE = 256.0
 MOUTH = slice(48, 68)
 FACE = slice(0, 68)
 OUTER_EYE_CORNERS = (36, 45)

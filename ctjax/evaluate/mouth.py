@@ -7,6 +7,7 @@ import numpy as np
 INNER_LIPS = ((61, 67), (62, 66), (63, 65))  # upper and lower points of the inner lip contour, of 68
 OUTER_EYE_CORNERS = (36, 45)
 MIN_CORRELATED_FRAMES = 10
+MAX_LAG_FRAMES = 15
 SILENCE_BELOW_LOUD = 0.01  # -40 dB below the clip's loud frames (95th percentile)
 SILENCE_FLOOR = 1e-3  # -60 dBFS: silent whatever the rest of the clip is like
 MIN_SILENCE_S = 0.2
@@ -31,6 +32,21 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     if both.sum() < MIN_CORRELATED_FRAMES or min(np.std(a[both]), np.std(b[both])) < 1e-9:
         return float("nan")
     return float(np.corrcoef(a[both], b[both])[0, 1])
+
+
+def best_lag(a: np.ndarray, b: np.ndarray, limit: int = MAX_LAG_FRAMES) -> float:
+    """The shift in frames, within +-`limit`, at which `a` correlates best with `b`; positive where `a` is late.
+
+    NaN where no shift has a correlation.
+    """
+    found = {}
+    for lag in range(-limit, limit + 1):
+        early, late = (b, a) if lag >= 0 else (a, b)
+        count = len(a) - abs(lag)
+        if count >= MIN_CORRELATED_FRAMES:
+            found[lag] = correlation(early[:count], late[abs(lag) :])
+    found = {lag: r for lag, r in found.items() if np.isfinite(r)}
+    return float(max(found, key=lambda lag: (found[lag], -abs(lag)))) if found else float("nan")
 
 
 def frame_levels(samples: np.ndarray, sample_rate_hz: int, fps: float, frames: int) -> np.ndarray:

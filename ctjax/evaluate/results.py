@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -35,6 +37,17 @@ class Scores(NamedTuple):
 
     def merged(self, other: Scores) -> Scores:
         return Scores({**self.values, **other.values}, {**self.curves, **other.curves}, self.notes + other.notes)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """For the cache; `from_arrays` reads it back."""
+        text = json.dumps({"values": self.values, "notes": self.notes})
+        return {"text": np.array(text), **{f"curve/{name}": values for name, values in self.curves.items()}}
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, np.ndarray]) -> Scores:
+        text = json.loads(str(arrays["text"]))
+        curves = {name.removeprefix("curve/"): v for name, v in arrays.items() if name.startswith("curve/")}
+        return Scores(text["values"], curves, tuple(text["notes"]))
 
 
 class ClipScores(NamedTuple):

@@ -22,13 +22,14 @@ from ctjax.evaluate import lse
 from ctjax.evaluate.batching import Batcher, windows
 from ctjax.evaluate.mfcc import mfcc
 from ctjax.evaluate.results import Scores
+from ctjax.features.windows import LSE_MFCC_STEPS_PER_FRAME
 
 PROTOCOLS = ("uncropped", "tracked")
 FPS = 25.0
 SIDE = 224
 WINDOW_FRAMES = 5
 SAMPLES_PER_FRAME = 640  # of 16 kHz
-MFCC_PER_FRAME, MFCC_PER_WINDOW = 4, 20
+MFCC_PER_WINDOW = 20
 TRACK_MEDIAN_FRAMES = 13
 CROP_SCALE = 0.4
 GREY = 110
@@ -64,7 +65,7 @@ class SoundVectors:
     def _block(self, number: int) -> np.ndarray:
         if number not in self._blocks:
             indices = np.minimum(number * self._batch + np.arange(self._batch), self.count - 1)
-            steps = MFCC_PER_FRAME * indices[:, None] + np.arange(MFCC_PER_WINDOW)
+            steps = LSE_MFCC_STEPS_PER_FRAME * indices[:, None] + np.arange(MFCC_PER_WINDOW)
             self._blocks[number] = np.asarray(self._embed(self._mfcc[steps]))
         return self._blocks[number]
 
@@ -130,15 +131,19 @@ def longest_track(found: np.ndarray) -> tuple[int, int] | None:
     return int(longest[0]), int(longest[-1]) + 1
 
 
+def without_gaps(values: np.ndarray) -> np.ndarray:
+    """Rows with a NaN in "t c" filled by straight lines between the rows around them."""
+    known = np.isfinite(values).all(1)
+    index = np.arange(len(values))
+    return np.stack([np.interp(index, index[known], column[known]) for column in values.T], axis=1)
+
+
 def smoothed_track(boxes: np.ndarray) -> np.ndarray:
     """(centre x, centre y, half-size) "t 3" of a track's boxes "t 4"; gaps (NaN) are filled by straight lines.
 
     The median over 13 frames counts frames outside the clip as 0, as scipy's `medfilt` and so the reference does.
     """
-    boxes = np.asarray(boxes, np.float64)
-    known = np.isfinite(boxes).all(1)
-    index = np.arange(len(boxes))
-    boxes = np.stack([np.interp(index, index[known], column[known]) for column in boxes.T], axis=1)
+    boxes = without_gaps(np.asarray(boxes, np.float64))
     half = np.maximum(boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0]) / 2
     centre_x, centre_y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
     return np.stack([signal.medfilt(v, TRACK_MEDIAN_FRAMES) for v in (centre_x, centre_y, half)], axis=1)

@@ -60,6 +60,15 @@ def test_correlation_needs_motion_and_common_frames():
     assert abs(mouth.correlation(a, rng.random(40))) < 0.5
 
 
+@pytest.mark.parametrize("late", [-6, 0, 3, 15])
+def test_a_late_mouth_has_a_positive_lag(late):
+    b = np.random.default_rng(3).random(80)
+    a = np.roll(b, late)
+    a[20] = np.nan
+    assert mouth.best_lag(a, b) == late
+    assert np.isnan(mouth.best_lag(np.ones(80), b))
+
+
 def test_silence_is_found_where_the_sound_pauses():
     rate, fps = 16000, 25.0
     sound = 0.2 * np.sin(np.arange(2 * rate) * 0.3)

@@ -1,0 +1,148 @@
+"""The jitted functions behind the metrics, opened once: each on all local devices, in batches of one size.
+
+A metric whose network was not given has None here and a line in `missing` that says which flag would supply it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ctjax import parallel
+from ctjax.config import from_mapping
+from ctjax.evaluate import identity, image, inception, perceptual
+from ctjax.losses import vgg19
+from ctjax.nn.module import Network
+from ctjax.weights import Bundle, open_bundle
+
+DEFAULT_BATCH = 16
+
+BatchFunction = Callable[..., Any]  # numpy arrays of `batch` rows -> arrays of as many rows
+
+
+class Devices:
+    """Batches split over the local devices, parameters on each of them."""
+
+    def __init__(self, batch: int = DEFAULT_BATCH):
+        self.mesh = parallel.make_mesh(jax.local_devices())
+        self.batch = -(-batch // self.mesh.size) * self.mesh.size  # a whole number of rows for every device
+
+    def compiled(self, function: Callable[..., Any], params: Any = None) -> BatchFunction:
+        """`function(params, *batch arrays)` under `jax.jit`, in full float32 (no TF32: its error would show)."""
+        placed = parallel.replicate(self.mesh, params)
+        run = jax.jit(function)
+
+        def call(*arrays: np.ndarray) -> Any:
+            with jax.default_matmul_precision("highest"):
+                return run(placed, *parallel.place_batch(self.mesh, arrays))
+
+        return call
+
+
+@dataclass
+class Instruments:
+    """compare: two uint8 "b h w 3" -> (SSIM "b", PSNR "b"). perceptual: the same -> "b" per metric key.
+    features: uint8 "b h w 3" -> Inception features. identity: uint8 faces "b 112 112 3" -> embeddings.
+    lips, sound: SyncNet's towers (see `sync`). digests: what the bundles hold, for the cache.
+    """
+
+    devices: Devices
+    compare: BatchFunction
+    perceptual: dict[str, BatchFunction] = field(default_factory=dict)
+    features: BatchFunction | None = None
+    identity: BatchFunction | None = None
+    lips: BatchFunction | None = None
+    sound: BatchFunction | None = None
+    digests: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def batch(self) -> int:
+        return self.devices.batch
+
+
+@dataclass(frozen=True)
+class BundlePaths:
+    """Where the networks are; None leaves their metrics out."""
+
+    sync: str | None = None
+    wav2lip: str | None = None
+    expert: str | None = None
+    hubert: str | None = None
+    vgg: str | None = None
+    lpips: str | None = None
+    inception: str | None = None
+    identity: str | None = None
+
+
+def open_instruments(paths: BundlePaths, ssim_window: image.SsimWindow, batch: int = DEFAULT_BATCH) -> Instruments:
+    """Opens every bundle that is given. Raises `ctjax.weights.BundleError` for one that does not fit."""
+    devices = Devices(batch)
+    made = Instruments(devices, devices.compiled(lambda _, a, b: image.compare_frames(a, b, ssim_window)))
+    _open_perceptual(made, paths)
+    _open_inception(made, paths)
+    _open_identity(made, paths)
+    return made
+
+
+def _opened(made: Instruments, path: str, name: str, config_class: type, network: Callable[[Any], Network]) -> Bundle:
+    """The bundle at `path`, checked against the network its own config describes; its digest is noted."""
+    bundle = open_bundle(
+        path, network=name, abstract=lambda config: network(from_mapping(config_class, config)).abstract
+    )
+    made.digests[name] = bundle.manifest["parameters"]["sha256"]
+    return bundle
+
+
+def _open_perceptual(made: Instruments, paths: BundlePaths) -> None:
+    if paths.lpips is None:
+        made.missing["LPIPS"] = "needs --lpips_bundle (python -m convert lpips)"
+    else:
+        bundle = _opened(made, paths.lpips, "lpips", perceptual.LpipsConfig, perceptual.network)
+        lpips = perceptual.network(from_mapping(perceptual.LpipsConfig, bundle.config))
+        made.perceptual["lpips"] = made.devices.compiled(
+            lambda params, a, b: lpips.bind(params)(_unit(a), _unit(b)), bundle.params
+        )
+    if paths.vgg is None:
+        made.missing["VGG-19 distance"] = "needs --vgg_bundle (python -m convert vgg19)"
+        return
+    bundle = _opened(made, paths.vgg, "vgg19", vgg19.Vgg19Config, vgg19.network)
+    vgg = vgg19.network(from_mapping(vgg19.Vgg19Config, bundle.config))
+
+    def distance(params, a, b):
+        net = vgg.bind(params)
+        return perceptual.unweighted_distance(net(_unit(a)), net(_unit(b)))
+
+    made.perceptual["vgg_distance"] = made.devices.compiled(distance, bundle.params)
+
+
+def _open_inception(made: Instruments, paths: BundlePaths) -> None:
+    if paths.inception is None:
+        made.missing["FID"] = "needs --inception_bundle (python -m convert inception_fid)"
+        return
+    bundle = _opened(made, paths.inception, "inception_fid", inception.InceptionConfig, inception.network)
+    network = inception.network(from_mapping(inception.InceptionConfig, bundle.config))
+    # two programs: only the cheap resize is compiled anew for a new frame size
+    resize = made.devices.compiled(lambda _, frames: inception.resize_for_inception(frames))
+    run = made.devices.compiled(lambda params, x: network.bind(params)(x), bundle.params)
+    made.features = lambda frames: run(resize(frames))
+
+
+def _open_identity(made: Instruments, paths: BundlePaths) -> None:
+    if paths.identity is None:
+        made.missing["CSIM"] = "needs --identity_bundle, an ArcFace network (python -m convert arcface)"
+        return
+    bundle = _opened(made, paths.identity, "arcface", identity.ArcFaceConfig, identity.network)
+    network = identity.network(from_mapping(identity.ArcFaceConfig, bundle.config))
+    made.identity = made.devices.compiled(
+        lambda params, a, b: identity.cosine_similarity(network.bind(params)(a), network.bind(params)(b)), bundle.params
+    )
+
+
+def _unit(image_u8: jax.Array) -> jax.Array:
+    return image_u8.astype(jnp.float32) / 255.0
