@@ -11,6 +11,7 @@ gives a `FaceVid2Vid` whose `generator`, `kp_detector` and `he_estimator` are ca
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -44,47 +45,45 @@ def config_from_reference(
     """The config of a reference yaml (ControlTalk's, SadTalker's or the unofficial repository's).
 
     reference: the yaml as nested mappings, with `model_params`; `decoder_widths` (ic, oc, label_nc) where they are
-    not the reference's literals; `mapping_params` for SadTalker. decoder: "spade" or "original". sadtalker: MappingNet
+    not the reference's literals. decoder: "spade" or "original". sadtalker: MappingNet
     in the head estimator's place, and small mask entries cut.
     """
     if decoder not in ("spade", "original"):
         raise ValueError(f"decoder is {decoder!r}, should be 'spade' or 'original'")
     model = reference["model_params"]
-    common, detector, generator = model["common_params"], model["kp_detector_params"], model["generator_params"]
-    motion = generator["dense_motion_params"]
-    shared = {"num_kp": common["num_kp"]}
-    image = {"image_channel": common["image_channel"]}
-    return RendererConfig(
-        generator=GeneratorConfig(
-            **image,
-            **_pick(generator, "block_expansion", "max_features", "num_down_blocks", "reshape_channel"),
-            **_pick(generator, "reshape_depth", "num_resblocks"),
-            dense_motion=DenseMotionConfig(
-                **shared,
-                **_pick(motion, "block_expansion", "max_features", "num_blocks", "reshape_depth", "compress"),
-                feature_channel=common["feature_channel"],
-                estimate_occlusion_map=generator.get("estimate_occlusion_map", False),
-                mask_floor=SADTALKER_MASK_FLOOR if sadtalker else 0.0,
-            ),
-            spade=_spade(reference, generator) if decoder == "spade" else None,
+    common = model["common_params"]
+    shared = {"num_kp": common["num_kp"], "image_channel": common["image_channel"]}
+    detector = KeypointDetectorConfig(
+        **shared,
+        **_pick(model["kp_detector_params"], "block_expansion", "max_features", "num_blocks", "reshape_channel"),
+        **_pick(model["kp_detector_params"], "reshape_depth", "temperature", "scale_factor"),
+        estimate_jacobian=common["estimate_jacobian"],
+    )
+    generator = _generator(model, mask_floor=SADTALKER_MASK_FLOOR if sadtalker else 0.0)
+    if decoder == "original":
+        generator = dataclasses.replace(generator, spade=None)
+    else:
+        generator = dataclasses.replace(generator, spade=_spade(reference))
+    if sadtalker:
+        return RendererConfig(generator, detector, he_estimator=None, mapping=MappingConfig(**model["mapping_params"]))
+    head = HeadEstimatorConfig(**shared, **_pick(model["he_estimator_params"], "block_expansion", "num_bins"))
+    return RendererConfig(generator, detector, head)
+
+
+def _generator(model: Mapping[str, Any], mask_floor: float) -> GeneratorConfig:
+    common, params = model["common_params"], model["generator_params"]
+    motion = params["dense_motion_params"]
+    return GeneratorConfig(
+        image_channel=common["image_channel"],
+        **_pick(params, "block_expansion", "max_features", "num_down_blocks"),
+        **_pick(params, "reshape_channel", "reshape_depth", "num_resblocks"),
+        dense_motion=DenseMotionConfig(
+            num_kp=common["num_kp"],
+            feature_channel=common["feature_channel"],
+            **_pick(motion, "block_expansion", "max_features", "num_blocks", "reshape_depth", "compress"),
+            estimate_occlusion_map=params.get("estimate_occlusion_map", False),
+            mask_floor=mask_floor,
         ),
-        kp_detector=KeypointDetectorConfig(
-            **shared,
-            **image,
-            **_pick(detector, "block_expansion", "max_features", "num_blocks", "reshape_channel", "reshape_depth"),
-            **_pick(detector, "temperature", "scale_factor"),
-            estimate_jacobian=common["estimate_jacobian"],
-        ),
-        he_estimator=None
-        if sadtalker
-        else HeadEstimatorConfig(
-            **shared, **image, **_pick(model["he_estimator_params"], "block_expansion", "num_bins")
-        ),
-        mapping=MappingConfig(
-            **_pick(reference["mapping_params"], "coeff_nc", "descriptor_nc", "layer", "num_kp", "num_bins")
-        )
-        if sadtalker
-        else None,
     )
 
 
@@ -92,11 +91,11 @@ def _pick(params: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: params[name] for name in names}
 
 
-def _spade(reference: Mapping[str, Any], generator: Mapping[str, Any]) -> SpadeDecoderConfig:
+def _spade(reference: Mapping[str, Any]) -> SpadeDecoderConfig:
     # Without `decoder_params` it is a yaml of the unofficial repository or of SadTalker, which always build six
     # blocks; with it, ControlTalk's G_mid_full decides (ControlTalk modules/generator.py:120, 204).
-    full = generator.get("decoder_params", {"G_mid_full": True}).get("G_mid_full")
-    return SpadeDecoderConfig(**reference.get("decoder_widths", {}), middle_blocks=6 if full else 2)
+    params = reference["model_params"]["generator_params"].get("decoder_params", {"G_mid_full": True})
+    return SpadeDecoderConfig(**reference.get("decoder_widths", {}), middle_blocks=6 if params.get("G_mid_full") else 2)
 
 
 class FaceVid2Vid(nnx.Module):
