@@ -178,7 +178,7 @@ def run(
     with checkpoint.Checkpoints(folder, keep=config.keep) as checkpoints:
         restored = checkpoints.restore(abstract, data)
         if restored is None:
-            state = jax.jit(task.init, out_shardings=parallel.replicated(mesh))(key)
+            state = _first_state(task, mesh, key)
         else:
             _warn_of_changes(restored.config, about)
             state = parallel.replicate(mesh, restored.state)
@@ -306,6 +306,15 @@ class _Trainer:
 
 def _due(step: int, interval: int) -> bool:
     return interval > 0 and step % interval == 0
+
+
+def _first_state(task: Task, mesh: Mesh, key: jax.Array) -> State:
+    """`task.init` in one compiled call. Weights that a task starts from would end up inside that program as constants,
+    so a task that says `starts_from_weights` makes its state outside and it is only placed."""
+    everywhere = parallel.replicated(mesh)
+    if getattr(task, "starts_from_weights", False):
+        return jax.jit(lambda state: state, out_shardings=everywhere)(task.init(key))
+    return jax.jit(task.init, out_shardings=everywhere)(key)
 
 
 def _bytes(tree: Any) -> int:

@@ -1,0 +1,262 @@
+"""Records: prepared clips on disk, as ArrayRecord shards with a schema version and the hashes of the networks used.
+
+    manifest.json     schema, picture size, which features there are and the SHA-256 of the bundles that made them
+    clips.jsonl       one line a clip, in the order of the records: id, person, split, frames
+    shards/*.arrayrecord
+
+One record is one clip: a .npz in memory (JPEG pictures, landmarks, sound, frozen features). Arrays of a record:
+
+    jpeg, jpeg_ends     uint8 "n", int64 "t": the frames' JPEG files end to end, and where each ends
+    landmarks           float32 "t 68 2": (x, y) in pixels of the frame
+    samples             int16 "s": mono sound at 16 kHz, exactly as long as the frames
+    hubert              float16 "l c": feature steps from the first frame's to the end of the last frame's window
+    canonical           float32 "t k 3"; yaw_deg, pitch_deg, roll_deg float32 "t"; translation float32 "t 3";
+                        expression float32 "t k 3": what the renderer's frozen estimators say of each frame
+    truth_*             whatever a synthetic world knows of each frame
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from ctjax import config
+from ctjax.types import UserError
+
+SCHEMA = 1
+FORMAT = "ctjax-records"
+FPS = 25
+SAMPLE_RATE_HZ = 16_000
+SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FPS
+JPEG_QUALITY = 95
+HUBERT, RENDERER = "hubert", "renderer"
+FIELDS = {
+    "pictures": ("jpeg", "jpeg_ends", "landmarks", "samples"),
+    HUBERT: ("hubert",),
+    RENDERER: ("canonical", "yaw_deg", "pitch_deg", "roll_deg", "translation", "expression"),
+}
+
+
+class RecordsError(UserError):
+    """Records that are missing, damaged, of another schema, or made with other networks."""
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What the index knows of a clip. person: the same for everything of one speaker. split: "train", "val", "test"."""
+
+    id: str
+    person: str
+    split: str
+    frames: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """features: {"hubert" or "renderer": SHA-256 of the bundle's parameters}. shards: {file name: records in it}."""
+
+    image_size: int
+    clips_sha256: str
+    shards: dict[str, int]
+    features: dict[str, str] = field(default_factory=dict)
+    format: str = FORMAT
+    schema: int = SCHEMA
+    fps: int = FPS
+    sample_rate_hz: int = SAMPLE_RATE_HZ
+
+
+class Clip:
+    """One record, its arrays read when asked for."""
+
+    def __init__(self, data: bytes):
+        self._arrays = np.load(io.BytesIO(data), allow_pickle=False)
+        self.info = ClipInfo(**json.loads(self._arrays["info"].tobytes()))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays.files
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._arrays[name]
+
+    @property
+    def truth_names(self) -> list[str]:
+        return [name for name in self._arrays.files if name.startswith("truth_")]
+
+    def images(self, frames: Sequence[int]) -> np.ndarray:
+        """RGB uint8 "n h w 3" of the given frames."""
+        jpeg, ends = self._arrays["jpeg"], self._arrays["jpeg_ends"]
+        pictures = []
+        for frame in frames:
+            begin = ends[frame - 1] if frame else 0
+            bgr = cv2.imdecode(jpeg[begin : ends[frame]], cv2.IMREAD_COLOR)
+            pictures.append(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+        return np.stack(pictures)
+
+
+def encode_images(images_u8: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays `jpeg` and `jpeg_ends` of RGB uint8 "h w 3" frames."""
+    options = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        JPEG_QUALITY,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]
+    files = [cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1] for image in images_u8]
+    return {"jpeg": np.concatenate(files), "jpeg_ends": np.cumsum([len(file) for file in files], dtype=np.int64)}
+
+
+def encode_clip(info: ClipInfo, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """A record of `arrays` (names and shapes as in the module's text). Raises ValueError if their lengths disagree."""
+    _check_lengths(info, arrays)
+    text = np.frombuffer(json.dumps(config.to_mapping(info)).encode(), np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, info=text, **arrays)
+    return buffer.getvalue()
+
+
+def _check_lengths(info: ClipInfo, arrays: Mapping[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        if name in ("jpeg", "hubert"):
+            continue
+        expected = info.frames * SAMPLES_PER_FRAME if name == "samples" else info.frames
+        if len(array) != expected:
+            raise ValueError(f"{info.id}: {name} has {len(array)} entries where {expected} belong to its frames")
+
+
+def write_shard(path: pathlib.Path, records: Sequence[bytes]) -> None:
+    """An ArrayRecord file of `records`, each readable by itself; complete under its name or not there."""
+    temporary = path.with_name(f".{path.name}.partial")
+    # group_size 1: each record is found and read alone. JPEG does not compress further.
+    writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+    try:
+        for record in records:
+            writer.write(record)
+    finally:
+        writer.close()
+    os.replace(temporary, path)
+
+
+def write_index(folder: pathlib.Path, clips: Sequence[ClipInfo], shards: Mapping[str, int], **about: Any) -> Manifest:
+    """Writes clips.jsonl, then manifest.json, which makes the set complete. `about`: the manifest's other fields."""
+    text = "".join(json.dumps(config.to_mapping(clip)) + "\n" for clip in clips)
+    manifest = Manifest(clips_sha256=hashlib.sha256(text.encode()).hexdigest(), shards=dict(shards), **about)
+    _write_whole(folder / "clips.jsonl", text)
+    _write_whole(folder / "manifest.json", json.dumps(config.to_mapping(manifest), indent=1) + "\n")
+    return manifest
+
+
+def _write_whole(path: pathlib.Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_manifest(folder: pathlib.Path) -> Manifest:
+    """The manifest of a record set. Raises `RecordsError` if there is none or it is of another schema."""
+    file = folder / "manifest.json"
+    if not file.is_file():
+        raise RecordsError(
+            f"{folder}: no records there (no manifest.json): make them with prepare.py, or let it finish"
+        )
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content.get("format") != FORMAT:
+            raise RecordsError(f"{file}: not the manifest of ctjax records")
+        if content.get("schema") != SCHEMA:
+            raise RecordsError(
+                f"{folder}: records of schema {content.get('schema')}, this ctjax reads {SCHEMA}: run prepare.py again"
+            )
+        return config.from_mapping(Manifest, content)
+    except (ValueError, AttributeError) as error:
+        raise RecordsError(f"{file}: damaged manifest ({error}): run prepare.py again") from error
+
+
+class RecordSet:
+    """The clips of one or several record folders, addressed by number. Safe to read from several threads.
+
+    Raises `RecordsError` if a folder is not a complete record set or the folders do not belong together.
+    """
+
+    def __init__(self, folders: Sequence[str | os.PathLike]):
+        if not folders:
+            raise RecordsError("no records given: name at least one folder made by prepare.py")
+        self.folders = [pathlib.Path(folder) for folder in folders]
+        manifests = [read_manifest(folder) for folder in self.folders]
+        self.image_size, self.features = manifests[0].image_size, manifests[0].features
+        self.clips: list[ClipInfo] = []
+        paths: list[str] = []
+        for folder, manifest in zip(self.folders, manifests, strict=True):
+            if manifest.image_size != self.image_size or manifest.features != self.features:
+                raise RecordsError(
+                    f"{folder} and {self.folders[0]} differ in picture size or in the networks that made them: "
+                    "prepare them alike"
+                )
+            self.clips += _read_index(folder, manifest)
+            for name in manifest.shards:
+                if not (folder / "shards" / name).is_file():
+                    raise RecordsError(f"{folder}: its shard {name} is missing: copy it again or run prepare.py")
+                paths.append(str(folder / "shards" / name))
+        if not self.clips:
+            raise RecordsError(f"{self.folders[0]}: the record set is empty; its report.json says what was dropped")
+        self._source = grain.sources.ArrayRecordDataSource(paths)
+        if len(self._source) != len(self.clips):
+            raise RecordsError(
+                f"{self.folders[0]}: the shards hold {len(self._source)} clips and the index {len(self.clips)}: "
+                "run prepare.py again"
+            )
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Clip:
+        try:
+            return Clip(self._source[int(index)])
+        except (ValueError, KeyError, OSError, RuntimeError) as error:
+            raise RecordsError(f"clip {self.clips[index].id} cannot be read ({error}): run prepare.py again") from error
+
+    def of_split(self, split: str, *, min_frames: int = 1) -> np.ndarray:
+        """Numbers of the clips of `split` with `min_frames` frames or more. Raises `RecordsError` if there are none."""
+        chosen = [i for i, clip in enumerate(self.clips) if clip.split == split and clip.frames >= min_frames]
+        if not chosen:
+            splits = sorted({clip.split for clip in self.clips})
+            raise RecordsError(
+                f"no clip of split {split!r} with at least {min_frames} frames among {len(self.clips)} "
+                f"(splits there: {', '.join(splits)})"
+            )
+        return np.asarray(chosen)
+
+    def require(self, **bundles: str | None) -> None:
+        """Checks that the records hold the features made by the given bundles: hubert=SHA-256, renderer=SHA-256.
+
+        None asks for the features whatever made them. Raises `RecordsError` otherwise.
+        """
+        for name, fingerprint in bundles.items():
+            if name not in self.features:
+                raise RecordsError(f"{self.folders[0]}: records without {name} features: run prepare.py with --{name}")
+            if fingerprint is not None and self.features[name] != fingerprint:
+                raise RecordsError(
+                    f"{self.folders[0]}: the {name} features were made by other weights "
+                    f"({self.features[name][:12]}, this run uses {fingerprint[:12]}): run prepare.py with this bundle, "
+                    "or train with the one that made them"
+                )
+
+
+def _read_index(folder: pathlib.Path, manifest: Manifest) -> list[ClipInfo]:
+    try:
+        text = (folder / "clips.jsonl").read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecordsError(f"{folder}: clips.jsonl cannot be read ({error.strerror}): run prepare.py again") from error
+    if hashlib.sha256(text.encode()).hexdigest() != manifest.clips_sha256:
+        raise RecordsError(f"{folder}: clips.jsonl was changed after it was made: run prepare.py again")
+    return [config.from_mapping(ClipInfo, json.loads(line)) for line in text.splitlines()]

@@ -1,0 +1,180 @@
+"""From clips to training examples: which frames, whose sound, at which offset. All choices are drawn from the example's
+own random stream, so they depend on its number and the seed alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import grain
+import numpy as np
+
+from ctjax.data.records import FIELDS, FPS, RENDERER, SAMPLES_PER_FRAME, Clip, RecordSet
+from ctjax.faces.mouth import mouth_boxes
+from ctjax.features.windows import frame_windows
+from ctjax.types import UserError
+
+Example = dict[str, np.ndarray]
+IN_SYNC, SAME_CLIP, SAME_PERSON, OTHER_PERSON = range(4)
+PAIRINGS = ("in_sync", "same_clip", "same_person", "other_person")
+
+
+@dataclass(frozen=True)
+class PairingConfig:
+    """Shares of where the driving sound comes from: the source frames' own moment, another moment of the same clip,
+    another clip of the same person, another person. They need not add up to 1. min_shift: frames between the source and
+    another moment of its clip. A clip that offers no such partner takes the next kind."""
+
+    in_sync: float = 0.25
+    same_clip: float = 0.25
+    same_person: float = 0.25
+    other_person: float = 0.25
+    min_shift: int = 10
+
+    def __post_init__(self) -> None:
+        shares = self.shares
+        if min(shares) < 0 or sum(shares) <= 0:
+            raise ValueError(f"the shares {shares} must not be negative, nor all zero")
+
+    @property
+    def shares(self) -> tuple[float, float, float, float]:
+        return self.in_sync, self.same_clip, self.same_person, self.other_person
+
+
+def hubert_windows(clip: Clip, frames: np.ndarray) -> np.ndarray:
+    """Feature windows of the given frames: float16 "t 18 c"."""
+    hubert = clip["hubert"]
+    return hubert[frame_windows(len(hubert), clip.info.frames, FPS)[frames]]
+
+
+def sound_of(clip: Clip, frames: np.ndarray) -> np.ndarray:
+    """int16 samples under the given consecutive frames."""
+    return clip["samples"][frames[0] * SAMPLES_PER_FRAME : (frames[-1] + 1) * SAMPLES_PER_FRAME]
+
+
+class SyncWindows(grain.transforms.RandomMap):
+    """`windows` short windows of one clip, each with its own sound, far enough apart to be negatives of each other.
+
+    frames_u8 "n t h w 3"; boxes "n t 4" (mouth, pixels); hubert "n 18 c"; start "n" (first frame); clip: its number.
+    """
+
+    def __init__(
+        self,
+        records: RecordSet,
+        clips: np.ndarray,
+        *,
+        frames: int,
+        windows: int,
+        gap: int,
+        spread: bool = False,
+        renderer: bool = False,
+    ):
+        """gap: frames between the starts of two windows, at least. spread: evenly instead of at random. renderer: add
+        what the renderer's estimators say of each frame, as in `DrivenFrames`, with axes "n t ...".
+        """
+        self._records, self._clips = records, clips
+        self._frames, self._windows, self._gap = frames, windows, gap
+        self._spread, self._renderer = spread, renderer
+
+    @staticmethod
+    def frames_needed(frames: int, windows: int, gap: int) -> int:
+        return (windows - 1) * gap + frames
+
+    def random_map(self, index: int, rng: np.random.Generator) -> Example:
+        number = int(self._clips[index])
+        clip = self._records[number]
+        slack = clip.info.frames - self.frames_needed(self._frames, self._windows, self._gap)
+        if self._spread:
+            extra = np.linspace(0, slack, self._windows).astype(int)
+        else:
+            extra = np.sort(rng.integers(0, slack + 1, self._windows))
+        starts = np.arange(self._windows) * self._gap + extra
+        return self.cut(clip, number, starts)
+
+    def cut(self, clip: Clip, number: int, starts: np.ndarray) -> Example:
+        shown = starts[:, None] + np.arange(self._frames)
+        images = clip.images(shown.reshape(-1))
+        estimated = {name: clip[name][shown] for name in FIELDS[RENDERER]} if self._renderer else {}
+        return {
+            **estimated,
+            "frames_u8": images.reshape(*shown.shape, *images.shape[1:]),
+            "boxes": mouth_boxes(clip["landmarks"])[shown],
+            "hubert": hubert_windows(clip, starts),
+            "start": starts.astype(np.int32),
+            "clip": np.int32(number),
+        }
+
+
+class DrivenFrames(grain.transforms.RandomMap):
+    """Source frames of one clip and driving sound by `PairingConfig`: an example of Audio2Exp's training.
+
+    source_u8 "t h w 3"; boxes "t 4"; canonical, expression "t k 3"; yaw_deg, pitch_deg, roll_deg "t";
+    translation "t 3"; hubert "t 18 c" (one window a frame, of the driving sound); pairing: one of `PAIRINGS`;
+    samples int16 "s" (the driving sound, for clips with sound); clip, driver: numbers of the two clips.
+    """
+
+    def __init__(self, records: RecordSet, clips: np.ndarray, *, frames: int, pairing: PairingConfig):
+        self._records, self._clips, self._frames, self._pairing = records, clips, frames, pairing
+        self._of_person: dict[str, list[int]] = defaultdict(list)
+        for number in clips:
+            self._of_person[records.clips[int(number)].person].append(int(number))
+        lonely = all(len(numbers) == 1 for numbers in self._of_person.values())
+        self._possible = np.array([True, True, not lonely, len(self._of_person) > 1])
+        if not (self._possible & (np.array(pairing.shares) > 0)).any():
+            raise UserError("the pairing asks only for partners that these records do not hold: raise other shares")
+
+    def random_map(self, index: int, rng: np.random.Generator) -> Example:
+        number = int(self._clips[index])
+        clip = self._records[number]
+        frames = int(rng.integers(0, clip.info.frames - self._frames + 1)) + np.arange(self._frames)
+        kind, driver, driving = self._partner(number, int(frames[0]), rng)
+        driving_clip = clip if driver == number else self._records[driver]
+        example = {
+            "source_u8": clip.images(frames),
+            "boxes": mouth_boxes(clip["landmarks"])[frames],
+            "hubert": hubert_windows(driving_clip, driving),
+            "samples": sound_of(driving_clip, driving),
+            "pairing": np.int32(kind),
+            "clip": np.int32(number),
+            "driver": np.int32(driver),
+        }
+        return example | {name: clip[name][frames] for name in FIELDS[RENDERER]}
+
+    def _partner(self, number: int, start: int, rng: np.random.Generator) -> tuple[int, int, np.ndarray]:
+        """(kind of pairing, number of the driving clip, its frames)."""
+        shares = np.array(self._pairing.shares) * self._possible
+        kinds = rng.choice(len(shares), p=shares / shares.sum())
+        info = self._records.clips[number]
+        own = [n for n in self._of_person[info.person] if n != number]
+        shifted = self._shifted_starts(info.frames, start)
+        if kinds == SAME_PERSON and not own:
+            kinds = SAME_CLIP
+        if kinds == SAME_CLIP and not len(shifted):
+            kinds = OTHER_PERSON if self._possible[OTHER_PERSON] else IN_SYNC
+        if kinds == OTHER_PERSON:
+            driver = number
+            while self._records.clips[driver].person == info.person:
+                driver = int(rng.choice(self._clips))
+        else:
+            driver = int(rng.choice(own)) if kinds == SAME_PERSON else number
+        if kinds == IN_SYNC:
+            first = start
+        elif kinds == SAME_CLIP:
+            first = int(rng.choice(shifted))
+        else:
+            first = int(rng.integers(0, self._records.clips[driver].frames - self._frames + 1))
+        return int(kinds), driver, first + np.arange(self._frames)
+
+    def _shifted_starts(self, frames: int, start: int) -> np.ndarray:
+        starts = np.arange(frames - self._frames + 1)
+        return starts[np.abs(starts - start) >= self._pairing.min_shift]
+
+
+def endless(clips: np.ndarray, transform: grain.transforms.RandomMap, seed: int) -> grain.MapDataset:
+    """The stream of examples: the clips in a new order every epoch, each turned into an example by `transform`."""
+    return grain.MapDataset.range(len(clips)).seed(seed).shuffle().repeat().random_map(transform)
+
+
+def in_order(clips: np.ndarray, transform: grain.transforms.RandomMap, seed: int) -> grain.MapDataset:
+    """The same, every clip in turn, for evaluation."""
+    return grain.MapDataset.range(len(clips)).seed(seed).repeat().random_map(transform)

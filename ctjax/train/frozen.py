@@ -1,0 +1,68 @@
+"""Frozen networks for training: opened from bundles, cast once to the dtype they compute in."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ctjax import config, weights
+from ctjax.losses import vgg19
+from ctjax.losses.sync_expert import SyncExpert, SyncExpertConfig
+from ctjax.losses.vgg19 import Vgg19Config
+from ctjax.motion.audio2exp import Audio2Exp, Audio2ExpConfig
+from ctjax.nn.module import Params
+from ctjax.render.renderer import Renderer, RendererConfig
+
+Compute = Literal["float32", "bfloat16"]
+
+
+class Frozen(NamedTuple):
+    """network: its functions. params: numpy arrays. fingerprint: SHA-256 of the bundle's parameters."""
+
+    network: Any
+    params: Params
+    fingerprint: str
+    provenance: dict[str, Any]
+
+
+def open_renderer(path: str | pathlib.Path, compute: Compute = "float32") -> Frozen:
+    """The renderer of a `facevid2vid` bundle."""
+    return _open(path, "facevid2vid", RendererConfig, Renderer, compute)
+
+
+def open_audio2exp(path: str | pathlib.Path, compute: Compute = "float32") -> Frozen:
+    """Audio2Exp, with its audio encoder."""
+    return _open(path, "audio2exp", Audio2ExpConfig, Audio2Exp, compute)
+
+
+def open_sync_expert(path: str | pathlib.Path, compute: Compute = "float32") -> Frozen:
+    """Our own sync expert."""
+    return _open(path, "sync_expert", SyncExpertConfig, SyncExpert, compute)
+
+
+def open_vgg19(path: str | pathlib.Path, compute: Compute = "float32") -> Frozen:
+    """VGG-19's feature stack."""
+    return _open(path, "vgg19", Vgg19Config, vgg19.network, compute)
+
+
+def fingerprint(path: str | pathlib.Path) -> str:
+    """SHA-256 of the parameters of any bundle, without reading them."""
+    return weights.read_manifest(path)["parameters"]["sha256"]
+
+
+def cast(params: Params, compute: Compute) -> Params:
+    """Floating-point leaves in the dtype `compute`, others as they are."""
+    dtype = jnp.dtype(compute)
+    return jax.tree.map(lambda x: np.asarray(x).astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
+
+
+def _open(path: str | pathlib.Path, name: str, config_type: type, build: Any, compute: Compute) -> Frozen:
+    manifest = weights.read_manifest(path, name)
+    network = build(config.from_mapping(config_type, manifest["config"]))
+    bundle = weights.open_bundle(path, network=name, abstract=network.abstract)
+    sha256 = manifest["parameters"]["sha256"]
+    return Frozen(network, cast(bundle.params, compute), sha256, manifest["provenance"])

@@ -1,0 +1,133 @@
+"""Training the sync expert on drawn faces: it learns, reports, and hands over its audio half."""
+
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from ctjax import parallel, weights
+from ctjax.losses.sync_expert import SyncExpertConfig
+from ctjax.motion.audio2exp import Audio2Exp, Audio2ExpConfig
+from ctjax.train import frozen, loop, metrics, sync_report
+from ctjax.train.optim import OptimizerConfig
+from ctjax.train.sync_expert_step import SyncExpertTask, SyncExpertTraining
+from ctjax.types import UserError
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "data"))
+import toy_records
+
+AUDIO = Audio2ExpConfig(channels=toy_records.CHANNELS, widths=(64, 48, 32, 32), num_kp=5)
+MODEL = SyncExpertConfig(frames=5, crop=32, widths=(16, 24), audio=AUDIO)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return toy_records.write(tmp_path_factory.mktemp("records") / "set", clips=24, persons=12, frames=100)
+
+
+def recipe(folder, **changes):
+    settings = {
+        "records": (str(folder),),
+        "model": MODEL,
+        "windows": 4,
+        "gap": 8,
+        "optimizer": OptimizerConfig(lr=2e-3, warmup=10),
+        "loop": loop.LoopConfig(steps=120, batch=8, log_every=1, save_every=200, evaluate_every=60, pictures_every=60),
+    }
+    return SyncExpertTraining(**(settings | changes))
+
+
+@pytest.fixture(scope="module")
+def contrastive(folder, tmp_path_factory):
+    run = tmp_path_factory.mktemp("contrastive")
+    config = recipe(folder)
+    return run, loop.run(SyncExpertTask(config), config.loop, folder=run)
+
+
+@pytest.fixture(scope="module")
+def given_audio(tmp_path_factory):
+    """An Audio2Exp bundle and its parameters."""
+    params = Audio2Exp(AUDIO).init(jax.random.key(7))
+    bundle = tmp_path_factory.mktemp("bundle") / "audio2exp"
+    weights.save_bundle(bundle, network="audio2exp", config=AUDIO, params=params)
+    return bundle, params
+
+
+@pytest.fixture(scope="module")
+def paired(folder, given_audio, tmp_path_factory):
+    """Paired loss, bfloat16, micro-batches, and a given audio encoder that is kept: a second way through everything."""
+    run = tmp_path_factory.mktemp("paired")
+    config = recipe(
+        folder,
+        loss="bce",
+        compute="bfloat16",
+        audio_encoder=str(given_audio[0]),
+        freeze_audio=True,
+        optimizer=OptimizerConfig(lr=2e-3, warmup=10, micro_batches=2, ema=0.95),
+    )
+    return run, loop.run(SyncExpertTask(config), config.loop, folder=run)
+
+
+def held_out(run):
+    return [line for line in metrics.read(run / "metrics.jsonl") if "held_out/real/rank1_within_clip" in line]
+
+
+def test_contrastive_training_beats_chance_on_held_out_people(contrastive):
+    run, _ = contrastive
+    first, *_, last = held_out(run)
+    assert first["step"] == 0 and last["step"] == 120
+    assert first["held_out/real/rank1_within_clip"] < 0.3
+    assert last["held_out/real/rank1_within_clip"] > 0.6
+    assert last["held_out/real/rank1_across_clips"] > 0.6
+
+
+def test_paired_training_beats_chance_on_held_out_people(paired):
+    run, _ = paired
+    last = held_out(run)[-1]
+    assert last["held_out/real/logit_accuracy"] > 0.7
+    assert last["held_out/real/rank1_within_clip"] > 0.3
+
+
+def test_the_bundle_opens_with_its_report(contrastive):
+    run, outcome = contrastive
+    opened = frozen.open_sync_expert(run / "export" / "sync_expert")
+    assert opened.network.config == MODEL
+    report = opened.provenance[sync_report.REPORT]
+    last = metrics.read(run / "metrics.jsonl")[-1]
+    assert report["real"]["rank1_within_clip"] == last["held_out/real/rank1_within_clip"]
+    assert opened.provenance["hubert"] == "toy"
+    sync_report.check_report(opened.provenance, path="expert", least=2.0, need_reconstructed=False)
+    with pytest.raises(UserError, match="not measured on reconstructed frames"):
+        sync_report.check_report(opened.provenance, path="expert", least=2.0, need_reconstructed=True)
+    with pytest.raises(UserError, match=r"finds the true sound .* in .*% of cases"):
+        sync_report.check_report(opened.provenance, path="expert", least=20.0, need_reconstructed=False)
+    with pytest.raises(UserError, match="has no report"):
+        sync_report.check_report({}, path="expert", least=2.0, need_reconstructed=False)
+    assert jax.tree.all(
+        jax.tree.map(np.array_equal, opened.params, parallel.fetch(outcome.state["params"])),
+    )
+    assert list((run / "pictures" / "mouths").glob("*.png"))
+
+
+def test_a_given_audio_encoder_is_kept_to_the_bit(paired, given_audio):
+    run, outcome = paired
+    assert "audio_encoder" not in outcome.state["params"]
+    kept = weights.open_bundle(run / "export" / "sync_expert", network="sync_expert").params["audio_encoder"]
+    assert jax.tree.all(jax.tree.map(np.array_equal, kept, parallel.fetch(given_audio[1]["audio_encoder"])))
+
+
+def test_parameters_and_losses_stay_float32_under_bfloat16(paired):
+    _, outcome = paired
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(outcome.state["params"])} == {"float32"}
+
+
+def test_mistakes_are_named(folder):
+    with pytest.raises(UserError, match=r"features have 8 channels, model\.audio\.channels says 4"):
+        wrong = Audio2ExpConfig(channels=4, widths=(8, 8, 8, 8))
+        SyncExpertTask(recipe(folder, model=SyncExpertConfig(crop=32, widths=(8,), audio=wrong)))
+    with pytest.raises(UserError, match=r"no clip of split 'val' with at least 149 frames"):
+        SyncExpertTask(recipe(folder, gap=16))
+    with pytest.raises(ValueError, match="freeze_audio needs audio_encoder"):
+        recipe(folder, freeze_audio=True)
