@@ -27,6 +27,24 @@ class Buffer(nnx.Variable):
     """A stored array that no gradient step touches: a fixed filter, a vector of the power iteration."""
 
 
+class _SameKey:
+    """Stands in for `nnx.Rngs` where only shapes matter: one key, for every stream and call.
+
+    A true `nnx.Rngs` counts its calls, and counting traced values is quadratic in their number (flax 0.12.8 asks every
+    tracer for its sharding, whose refusal lists all operations so far): five seconds instead of half a second for the
+    full-size renderer.
+    """
+
+    def __init__(self) -> None:
+        self._key = jax.random.key(0)
+
+    def __call__(self) -> jax.Array:
+        return self._key
+
+    def __getattr__(self, stream: str) -> _SameKey:
+        return self
+
+
 class Network:
     """A network's structure without its numbers.
 
@@ -35,7 +53,7 @@ class Network:
 
     def __init__(self, build: Callable[[nnx.Rngs], nnx.Module]):
         self._build = build
-        module = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+        module = nnx.eval_shape(lambda: build(_SameKey()))
         self._graph, self._state = nnx.split(module)
 
     @property
