@@ -81,11 +81,13 @@ def fold_weight_norm(gain: np.ndarray, direction: np.ndarray) -> np.ndarray:
     return (np.asarray(gain, np.float64) * v / norm).astype(np.float32)
 
 
-def infer_config(state: Mapping[str, np.ndarray], *, normalize_waveform: bool = True) -> HubertConfig:
+def infer_config(
+    state: Mapping[str, np.ndarray], *, normalize_waveform: bool = True, heads: int | None = None
+) -> HubertConfig:
     """The architecture of a normalised state dict that came without a `config.json` (fairseq).
 
-    Strides, head width, and stable layer norm with the layer-norm stem are not to be seen in shapes: they are taken as
-    in every published HuBERT. Raises UserError where that cannot be right.
+    Strides, head width (unless `heads` is known), and stable layer norm with the layer-norm stem are not to be seen in
+    shapes: they are taken as in every published HuBERT. Raises UserError where that cannot be right.
     """
     convolutions = sorted(_indices(state, r"feature_extractor\.conv_layers\.(\d+)\.conv\.weight"))
     layers = sorted(_indices(state, r"encoder\.layers\.(\d+)\.attention\.k_proj\.weight"))
@@ -96,7 +98,7 @@ def infer_config(state: Mapping[str, np.ndarray], *, normalize_waveform: bool = 
     kernels = [state[f"feature_extractor.conv_layers.{i}.conv.weight"] for i in convolutions]
     sizes = tuple(int(k.shape[2]) for k in kernels)
     hidden = int(state["feature_projection.projection.weight"].shape[0])
-    if sizes not in _STRIDES or hidden % _HEAD_WIDTH:
+    if sizes not in _STRIDES or (heads is None and hidden % _HEAD_WIDTH):
         raise UserError(
             f"HuBERT with convolutions of {sizes} samples and width {hidden} is none of the published ones: "
             "give its config.json"
@@ -106,7 +108,7 @@ def infer_config(state: Mapping[str, np.ndarray], *, normalize_waveform: bool = 
     return HubertConfig(
         hidden_size=hidden,
         layers=len(layers),
-        heads=hidden // _HEAD_WIDTH,
+        heads=heads or hidden // _HEAD_WIDTH,
         intermediate_size=int(state["encoder.layers.0.feed_forward.intermediate_dense.weight"].shape[0]),
         conv_channels=tuple(int(k.shape[0]) for k in kernels),
         conv_kernels=sizes,

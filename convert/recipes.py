@@ -87,8 +87,7 @@ def hubert(source: Source, options: Options) -> Plan:
         if HF_PREPROCESSOR not in source.settings and asked is None:
             notes.append(f"no {HF_PREPROCESSOR}: the waveform will be normalised (--normalize_waveform=no if not)")
     else:
-        config = tables.infer_config(normalised.state)
-        config = dataclasses.replace(config, heads=settings.get("heads") or config.heads)
+        config = tables.infer_config(normalised.state, heads=settings.get("heads"))
         normalize = settings.get("normalize")
         if normalize is None and asked is None:
             raise CheckpointError(

@@ -23,7 +23,11 @@ _ROOT = "archive"
 
 def save(tree: Any, path: str | os.PathLike[str]) -> None:
     """Writes `tree` to the file `path` (the caller sees to temporary names and overwriting)."""
-    body, arrays = encode(tree)
+    write(*encode(tree), path)
+
+
+def write(body: bytes, arrays: list[np.ndarray], path: str | os.PathLike[str]) -> None:
+    """The zip archive of a pickle and its storages."""
     with zipfile.ZipFile(pathlib.Path(path), "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
 
         def add(name: str, data: Any) -> None:

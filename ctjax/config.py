@@ -13,10 +13,12 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from ctjax.types import UserError
+
 T = TypeVar("T")
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A mapping does not fit the dataclass; the message lists every problem."""
 
 
@@ -71,7 +73,7 @@ def _dataclass(cls: type, mapping: Any, where: str, problems: list[str]) -> Any:
         return None
     try:
         return cls(**values)
-    except ValueError as error:  # the dataclass's own __post_init__ checks
+    except (ValueError, UserError) as error:  # the dataclass's own __post_init__ checks
         problems.append(f"{where}: {error}")
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import pathlib
 import pickle
@@ -49,11 +50,23 @@ def save_pickle(body: bytes, path: pathlib.Path) -> pathlib.Path:
     return path
 
 
-def controltalk_renderer(record: Any, **extra: Any) -> dict[str, Any]:
-    """A renderer's `.pth.tar` with what training adds to it."""
-    parts = {part: dict(record.weights[part]) for part in ("generator", "kp_detector", "he_estimator")}
+def small_head_estimator() -> dict[str, np.ndarray]:
+    """The head estimator's keys with an eighth of the reference's channels (the head's own outputs kept)."""
+    part = parity.record("facevid2vid_small").manifest["weights"]["he_estimator"]
+    state = {}
+    for entry in part["entries"]:
+        kept = 1 if entry["key"].startswith("fc_") else 0  # outputs of the heads
+        shape = (n if i < kept or n < 16 or i > 1 else n // 8 for i, n in enumerate(entry["shape"]))
+        state[entry["key"]] = rule_weights.entry("small_head", entry["key"], tuple(shape))
+    return state
+
+
+def controltalk_renderer(**extra: Any) -> dict[str, Any]:
+    """A renderer's `.pth.tar` with what training adds to it: the recorded small one, its head estimator smaller yet."""
+    weights = parity.record("facevid2vid_small").weights
+    parts = {"generator": dict(weights["generator"]), "kp_detector": dict(weights["kp_detector"])}
     moments = {"state": {0: {"step": 3, "exp_avg": np.zeros((2, 2), np.float32)}}, "param_groups": [{"lr": 2e-4}]}
-    return {**parts, "optimizer_generator": moments, "epoch": 362, **extra}
+    return {**parts, "he_estimator": small_head_estimator(), "optimizer_generator": moments, "epoch": 362, **extra}
 
 
 def small_lip_control_net(channels: int = 48, widths: tuple[int, ...] = (24, 16, 12, 16)) -> dict[str, np.ndarray]:
@@ -90,9 +103,54 @@ def controltalk_folder(folder: pathlib.Path) -> pathlib.Path:
     save_legacy({"state_dict": {f"module.{k}": v for k, v in state.items()}}, folder / "lipControlNet.pt")
     encoder = {f"model.{k}": v for k, v in state.items() if k.startswith("audio_encoder.")}
     save_zip(encoder, folder / "audio_encoder.pt")
-    save_zip(
-        controltalk_renderer(parity.record("facevid2vid_small")),
-        folder / "20231128_210236_337a_e0362-checkpoint.pth.tar",
-    )
+    save_zip(controltalk_renderer(), folder / "20231128_210236_337a_e0362-checkpoint.pth.tar")
     hubert_folder(parity.record("hubert_tiny_stable"), folder / "TencentGameMate" / "chinese-hubert-large")
     return folder
+
+
+# Hugging Face name -> fairseq name, by the longest fitting prefix
+FAIRSEQ = {
+    "feature_projection.layer_norm": "layer_norm",
+    "feature_projection.projection": "post_extract_proj",
+    "encoder.pos_conv_embed.conv": "encoder.pos_conv.0",
+    "masked_spec_embed": "mask_emb",
+}
+
+
+def fairseq_names(rec):
+    """The record's state dict as fairseq's HubertModel writes it."""
+    norm = "2.1" if rec.config["feat_extract_norm"] == "layer" else "2"
+    state = {}
+    for key, value in rec.weights["hubert"].items():
+        name = key
+        for theirs, ours in FAIRSEQ.items():
+            if name.startswith(theirs):
+                name = ours + name.removeprefix(theirs)
+        if name.startswith("feature_extractor"):
+            name = name.replace(".conv.", ".0.").replace(".layer_norm.", f".{norm}.")
+        name = name.replace(".attention.", ".self_attn.").replace(".feed_forward.intermediate_dense.", ".fc1.")
+        name = name.replace(".feed_forward.output_dense.", ".fc2.")
+        if name.startswith("encoder.layers."):
+            name = name.replace(".layer_norm.", ".self_attn_layer_norm.")
+        state[name] = value
+    state["final_proj.weight"] = np.zeros((4, 48), np.float32)
+    state["label_embs_concat"] = np.zeros((5, 4), np.float32)
+    return state
+
+
+def save_fairseq(record: Any, path: pathlib.Path, **settings: Any) -> pathlib.Path:
+    """As fairseq saves: the settings as an argparse.Namespace, numpy scalars among the counters."""
+    arrays: list[np.ndarray] = []
+
+    def value(thing: Any) -> bytes:
+        return write_torch._value(thing, arrays, False)
+
+    def foreign(thing: Any) -> bytes:
+        return pickle.dumps(thing, protocol=2)[2:-1]
+
+    body = value("args") + foreign(argparse.Namespace(**settings)) + value("cfg") + value(None)
+    body += value("model") + value(fairseq_names(record))
+    body += value("extra_state") + value({"epoch": 3}) + value("best") + foreign(np.float64(1.5))
+    body = b"\x80\x02" + pickle.EMPTY_DICT + pickle.MARK + body + pickle.SETITEMS + b"."
+    write_torch.write(body, arrays, path)
+    return path

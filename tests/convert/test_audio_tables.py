@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from checkpoints import fairseq_names
 from parity import record
 
 from convert import audio2exp, hubert, rules
@@ -12,35 +13,6 @@ from ctjax.motion.audio2exp import Audio2Exp, Audio2ExpConfig
 from ctjax.types import UserError
 
 HUBERTS = ("hubert_tiny_stable", "hubert_tiny_base")
-
-# Hugging Face name -> fairseq name, by the longest fitting prefix
-FAIRSEQ = {
-    "feature_projection.layer_norm": "layer_norm",
-    "feature_projection.projection": "post_extract_proj",
-    "encoder.pos_conv_embed.conv": "encoder.pos_conv.0",
-    "masked_spec_embed": "mask_emb",
-}
-
-
-def fairseq_names(rec):
-    """The record's state dict as fairseq's HubertModel writes it."""
-    norm = "2.1" if rec.config["feat_extract_norm"] == "layer" else "2"
-    state = {}
-    for key, value in rec.weights["hubert"].items():
-        name = key
-        for theirs, ours in FAIRSEQ.items():
-            if name.startswith(theirs):
-                name = ours + name.removeprefix(theirs)
-        if name.startswith("feature_extractor"):
-            name = name.replace(".conv.", ".0.").replace(".layer_norm.", f".{norm}.")
-        name = name.replace(".attention.", ".self_attn.").replace(".feed_forward.intermediate_dense.", ".fc1.")
-        name = name.replace(".feed_forward.output_dense.", ".fc2.")
-        if name.startswith("encoder.layers."):
-            name = name.replace(".layer_norm.", ".self_attn_layer_norm.")
-        state[name] = value
-    state["final_proj.weight"] = np.zeros((4, 48), np.float32)
-    state["label_embs_concat"] = np.zeros((5, 4), np.float32)
-    return state
 
 
 def convert_hubert(rec, state):
