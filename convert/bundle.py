@@ -55,6 +55,7 @@ def write(converted: Converted, output: pathlib.Path, *, licence: str | None = N
         "folded": plan.folded,
         "ignored": outcome.ignored,
         "notes": plan.notes,
+        **plan.extra,
     }
     save_bundle(
         output,

@@ -53,6 +53,9 @@ class Entry:
 CONTROLTALK_PAGE = "https://huggingface.co/Lavivis/ControlTalk"
 CONTROLTALK_LICENCE = "the code is MIT (NetEase-Media/ControlTalk); that of the weights is not stated there"
 
+SADTALKER_LICENCE = "the repository's: Apache-2.0 today, after an earlier one; nothing else is said of the weights"
+IMAGE_SIZE = Flag("image_size", "int", "side in pixels of the pictures it was trained with (default 256)")
+
 ENTRIES = (
     Entry(
         command="facevid2vid",
@@ -69,6 +72,32 @@ ENTRIES = (
         ),
         recipe=recipes.renderer,
         marks=(r"(^|\.)generator\.dense_motion_network\.mask\.weight", r"(^|\.)kp_detector\.kp\.weight"),
+        flags=(IMAGE_SIZE,),
+    ),
+    Entry(
+        command="sadtalker",
+        network="facevid2vid",
+        title="SadTalker's renderer",
+        purpose="draws the face instead of ControlTalk's renderer, at 256 or 512 px",
+        published=(
+            Published(
+                "SadTalker_V0.0.2_256.safetensors or SadTalker_V0.0.2_512.safetensors",
+                "https://github.com/OpenTalker/SadTalker/releases/tag/v0.0.2-rc",
+                SADTALKER_LICENCE,
+            ),
+            Published(
+                "facevid2vid_00189-model.pth.tar, mapping_00229-model.pth.tar, mapping_00109-model.pth.tar",
+                "https://github.com/OpenTalker/SadTalker/releases",
+                SADTALKER_LICENCE,
+            ),
+        ),
+        recipe=recipes.sadtalker,
+        marks=(r"(^|\.)generator\.dense_motion_network\.mask\.weight", r"(^|\.)kp_extractor\.kp\.weight"),
+        flags=(
+            Flag("mapping", "path", "a mapping_*.pth.tar, to convert SadTalker's mapping network with the renderer"),
+            Flag("he_estimator", "path", "a facevid2vid_*.pth.tar, to take the head estimator from"),
+            IMAGE_SIZE,
+        ),
     ),
     Entry(
         command="hubert",
@@ -143,6 +172,36 @@ ENTRIES = (
         marks=(r"^(\w+\.)?layer4\.0\.conv3\.weight", r"^(\w+\.)?fc_pitch\.weight"),
     ),
     Entry(
+        command="wav2lip_syncnet",
+        network="wav2lip_syncnet",
+        title="Wav2Lip's sync expert",
+        purpose="a lip-sync loss and metric",
+        published=(
+            Published(
+                "lipsync_expert.pth",
+                "links in github.com/Rudrabha/Wav2Lip",
+                "non-commercial: personal, academic or research use only, as it is trained on LRS2",
+            ),
+        ),
+        recipe=single("convert.syncnets", "ctjax.losses.wav2lip_syncnet:Wav2LipSyncNet", infer="infer_wav2lip_config"),
+        marks=(r"(^|\.)face_encoder\.0\.conv_block\.0\.weight",),
+    ),
+    Entry(
+        command="oxford_syncnet",
+        network="oxford_syncnet",
+        title="the Oxford SyncNet",
+        purpose="the lip-sync metrics LSE-D and LSE-C",
+        published=(
+            Published(
+                "syncnet_v2.model",
+                "http://www.robots.ox.ac.uk/~vgg/software/lipsync/data/syncnet_v2.model",
+                "the code is MIT (github.com/joonson/syncnet_python); that of the weights is not stated there",
+            ),
+        ),
+        recipe=single("convert.syncnets", "ctjax.losses.oxford_syncnet:OxfordSyncNet", infer="infer_oxford_config"),
+        marks=(r"(^|\.)netcnnlip\.0\.weight",),
+    ),
+    Entry(
         command="discriminator",
         network="discriminator",
         title="face-vid2vid's discriminator",
@@ -169,6 +228,37 @@ ENTRIES = (
         ),
         recipe=single("convert.inception", "ctjax.evaluate.inception:Inception"),
         marks=(r"(^|\.)Mixed_7c\.branch1x1\.",),
+    ),
+    Entry(
+        command="lpips",
+        network="lpips",
+        title="LPIPS on VGG-16",
+        purpose="a perceptual distance of evaluation",
+        published=(
+            Published(
+                "vgg16-397923af.pth with lpips' weights/v0.1/vgg.pth, or the state dict of lpips.LPIPS(net='vgg')",
+                "https://download.pytorch.org/models/vgg16-397923af.pth, github.com/richzhang/PerceptualSimilarity",
+                "LPIPS is BSD-2-Clause; for the VGG-16 see vgg19",
+            ),
+        ),
+        recipe=recipes.lpips,
+        marks=(r"(^|\.)lin0\.model\.\d\.weight",),
+        flags=(Flag("linear", "path", "lpips' weights/v0.1/vgg.pth, beside torchvision's VGG-16"),),
+    ),
+    Entry(
+        command="arcface",
+        network="arcface",
+        title="ArcFace (arcface_torch)",
+        purpose="the identity metric of evaluation",
+        published=(
+            Published(
+                "backbone.pth",
+                "links in github.com/deepinsight/insightface, recognition/arcface_torch",
+                "the code is MIT; the trained models are for non-commercial research only",
+            ),
+        ),
+        recipe=single("convert.arcface", "ctjax.evaluate.identity:ArcFace"),
+        marks=(r"^(\w+\.)?layer1\.0\.prelu\.weight", r"^(\w+\.)?features\.weight"),
     ),
 )
 

@@ -12,13 +12,9 @@ from typing import Any
 import numpy as np
 
 from convert import write_torch
-from convert.rules import apply, invert
+from convert.rules import apply, invert, keys_for
 from ctjax.types import UserError
 from ctjax.weights import Bundle, leaves, open_bundle
-
-# Last component of a parameter's path -> that of the state dict's key (the inverse of `convert.rules.STANDARD`).
-_SUFFIXES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-_SPECTRAL = {"kernel": "weight_orig", "u": "weight_u", "v": "weight_v"}
 
 
 def export(bundle: pathlib.Path, output: pathlib.Path, *, overwrite: bool = False) -> str:
@@ -38,9 +34,9 @@ def export(bundle: pathlib.Path, output: pathlib.Path, *, overwrite: bool = Fals
 def reference_tree(opened: Bundle, name: pathlib.Path) -> dict[str, Any]:
     """What the reference saves: {part: state dict} of a renderer, {"state_dict": ...} of a lipControlNet."""
     if opened.network == "facevid2vid":
-        from convert.facevid2vid import TABLE
+        from convert.sadtalker import TABLES
 
-        return {part: _state_dict(TABLE, params) for part, params in opened.params.items()}
+        return {part: _state_dict(TABLES[part], params) for part, params in opened.params.items()}
     if opened.network == "audio2exp":
         from convert.audio2exp import TABLE
 
@@ -53,7 +49,7 @@ def reference_tree(opened: Bundle, name: pathlib.Path) -> dict[str, Any]:
 def _state_dict(table: Any, params: Mapping[Any, Any]) -> dict[str, np.ndarray]:
     """The state dict that fills `params`; batch norms get the counter that PyTorch keeps."""
     flat = leaves(params)
-    shapes = {_key(path, flat): _shape(path, array) for path, array in flat.items()}
+    shapes = {_key(table, path, flat): _shape(path, array) for path, array in flat.items()}
     state = {k: np.asarray(v, np.float32) for k, v in invert(table, params, shapes).items()}
     again, _ = apply(table, state, params, name="export")
     for path, array in leaves(again).items():
@@ -63,10 +59,10 @@ def _state_dict(table: Any, params: Mapping[Any, Any]) -> dict[str, np.ndarray]:
     return {**state, **{k: v for k, v in counters.items() if k.endswith("num_batches_tracked")}}
 
 
-def _key(path: str, flat: Mapping[str, Any]) -> str:
-    stem, last = path.rsplit(".", 1)
-    suffixes = {**_SUFFIXES, **_SPECTRAL} if f"{stem}.u" in flat else _SUFFIXES
-    return f"{stem}.{suffixes.get(last, last)}"
+def _key(table: Any, path: str, flat: Mapping[str, Any]) -> str:
+    """The state dict's key for a parameter; of `weight` and `weight_orig`, the second where there is spectral norm."""
+    *_, key = [k for k in keys_for(table, path) if not k.endswith("_orig") or f"{path.rpartition('.')[0]}.u" in flat]
+    return key
 
 
 def _shape(path: str, array: Any) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ class Piece:
 @dataclass
 class Plan:
     """A source ready to be converted. folded and skipped: file's key -> what became of it, for keys that are not in
-    any piece's state; notes: lines for the user about choices that were made."""
+    any piece's state; notes: lines for the user about choices that were made; extra: more for the provenance."""
 
     config: Any
     pieces: list[Piece]
@@ -38,6 +38,7 @@ class Plan:
     folded: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -15,16 +15,18 @@ import numpy as np
 
 from convert import sources
 from convert.plan import Piece, Plan
-from convert.read_torch import CheckpointError
+from convert.read_torch import CheckpointError, Tensor
 from convert.sources import HF_CONFIG, HF_PREPROCESSOR, Source
+
+DEFAULT_IMAGE_SIZE = 256  # what every published renderer but SadTalker's 512 was trained at
 
 Options = Mapping[str, Any]
 Recipe = Callable[[Source, Options], Plan]
 
 
-def single(table_module: str, network: str) -> Recipe:
-    """One flat state dict of one network. table_module: has `TABLE` and `infer_config(state)`; network:
-    "package.module:Class" of an `nnx.Module` that takes `(config, rngs=...)`."""
+def single(table_module: str, network: str, *, infer: str = "infer_config") -> Recipe:
+    """One flat state dict of one network. table_module: has `TABLE` and the function `infer(state)` to the config;
+    network: "package.module:Class" of an `nnx.Module` that takes `(config, rngs=...)`."""
 
     def recipe(source: Source, options: Options) -> Plan:
         from ctjax.nn.module import Network
@@ -34,7 +36,7 @@ def single(table_module: str, network: str) -> Recipe:
         cls = getattr(importlib.import_module(module), name)
         found = sources.state_dict(source)
         state = found.read()
-        config = tables.infer_config(state)
+        config = getattr(tables, infer)(state)
         abstract = Network(lambda rngs: cls(config, rngs=rngs)).abstract
         return Plan(config, [Piece("", tables.TABLE, state, abstract)], source.files, skipped=found.skipped)
 
@@ -44,18 +46,56 @@ def single(table_module: str, network: str) -> Recipe:
 def renderer(source: Source, options: Options) -> Plan:
     """ControlTalk's and the unofficial repository's `.pth.tar`: generator, kp_detector, he_estimator."""
     from convert import facevid2vid
-    from ctjax.render.renderer import Renderer
 
     found, skipped = sources.parts(source, facevid2vid.PARTS)
     missing = [part for part in facevid2vid.PARTS if part not in found]
     if missing:
         raise CheckpointError(f"{source.path}: the parts {', '.join(missing)} are missing, it has {', '.join(found)}")
     states = {part: state.read() for part, state in found.items()}
-    config = facevid2vid.infer_config(states)
-    abstract = Renderer(config).abstract
-    pieces = [Piece(part, facevid2vid.TABLES[part], states[part], abstract[part]) for part in states]
     inner = {f"{part}.{key}": why for part, state in found.items() for key, why in state.skipped.items()}
-    return Plan(config, pieces, source.files, skipped={**skipped, **inner})
+    plan = _renderer(facevid2vid.infer_config(states), states, options, DEFAULT_IMAGE_SIZE)
+    return dataclasses.replace(plan, files=source.files, skipped={**skipped, **inner})
+
+
+def sadtalker(source: Source, options: Options) -> Plan:
+    """SadTalker's renderer: its `.pth.tar`, laid out as ControlTalk's, or one of its flat `.safetensors` files.
+
+    `mapping` and `he_estimator` among the options: files with those parts.
+    """
+    from convert import facevid2vid
+    from convert import sadtalker as tables
+
+    files, notes = list(source.files), []
+    if isinstance(source.tree, dict) and any(isinstance(value, Tensor) for value in source.tree.values()):
+        parts, skipped = tables.split_flat(source.tree)
+    else:
+        found, skipped = sources.parts(source, facevid2vid.PARTS)
+        parts = {part: dict(state.tensors) for part, state in found.items()}
+    for part in ("he_estimator", "mapping"):
+        if options.get(part):
+            other = sources.open_source(options[part])
+            found, left = sources.parts(other, (part,))
+            parts[part] = dict(found[part].tensors)
+            skipped.update({f"{other.path.name}: {key}": "not asked for" for key in left})
+            files += other.files
+    if "he_estimator" not in parts:
+        notes.append("no he_estimator: head pose cannot be read off pictures (--he_estimator=facevid2vid_*.pth.tar)")
+    states = {part: {key: tensor.numpy() for key, tensor in state.items()} for part, state in parts.items()}
+    size = 512 if "512" in source.path.name else DEFAULT_IMAGE_SIZE
+    plan = _renderer(tables.infer_config(states), states, options, size)
+    return dataclasses.replace(plan, files=files, skipped=skipped, notes=plan.notes + notes)
+
+
+def _renderer(config: Any, states: Mapping[str, Mapping[str, np.ndarray]], options: Options, size: int) -> Plan:
+    """The plan of a renderer's parts; `image_size` is what the shapes do not tell and inference wants to know."""
+    from convert.sadtalker import TABLES
+    from ctjax.render.renderer import Renderer
+
+    abstract = Renderer(config).abstract
+    pieces = [Piece(part, TABLES[part], states[part], abstract[part]) for part in states]
+    size = options.get("image_size") or size
+    notes = [f"made for pictures of {size} px (--image_size if not)"]
+    return Plan(config, pieces, files=[], notes=notes, extra={"image_size": size})
 
 
 def discriminator(source: Source, options: Options) -> Plan:
@@ -137,3 +177,22 @@ def audio2exp(source: Source, options: Options) -> Plan:
     config = tables.infer_config(state, channels=options.get("channels") or tables.HUBERT_LARGE_CHANNELS)
     piece = Piece("", tables.TABLE, state, Audio2Exp(config).abstract)
     return Plan(config, [piece], source.files, skipped=found.skipped, notes=notes)
+
+
+def lpips(source: Source, options: Options) -> Plan:
+    """The state dict of `lpips.LPIPS(net="vgg")`, or torchvision's VGG-16 and the learned weights (`linear`)."""
+    from convert import lpips as tables
+    from ctjax.evaluate.perceptual import Lpips
+    from ctjax.nn.module import Network
+
+    found = sources.state_dict(source)
+    state, files = found.read(), list(source.files)
+    if options.get("linear"):
+        linear = sources.open_source(options["linear"])
+        state |= sources.state_dict(linear).read()
+        files += linear.files
+    elif not any(key.startswith("lin0.") for key in state):
+        raise CheckpointError(f"{source.path}: holds no lin0 .. lin4: add --linear with lpips' weights/v0.1/vgg.pth")
+    config = tables.infer_config(state)
+    abstract = Network(lambda rngs: Lpips(config, rngs=rngs)).abstract
+    return Plan(config, [Piece("", tables.TABLE, state, abstract)], files, skipped=found.skipped)

@@ -72,15 +72,18 @@ def _candidates(table: Sequence[Rule | Ignore], key: str, rank: int) -> list[tup
     return found
 
 
-def _key_for(table: Sequence[Rule | Ignore], path: str) -> str:
-    """The source key (or keys) that would fill `path`, as far as the table's patterns are plain enough to invert."""
+def keys_for(table: Sequence[Rule | Ignore], path: str) -> list[str]:
+    """The source keys that would fill `path`, by every rule whose pattern is plain but for one group at most."""
     keys = []
     for entry in table:
-        if isinstance(entry, Rule) and entry.pattern.count("(") == 1 and entry.pattern.startswith("(.+)"):
-            match = re.fullmatch(re.escape(entry.target).replace(re.escape("\\1"), "(.+)"), path)
-            if match:
-                keys.append(entry.pattern.replace("(.+)", match[1]).replace("\\.", "."))
-    return f"{' or '.join(keys)} (fills {path})" if keys else f"nothing fills {path}"
+        groups = re.findall(r"\(.*?\)", entry.pattern)
+        if isinstance(entry, Ignore) or len(groups) > 1:
+            continue
+        group = groups[0] if groups else ""
+        match = re.fullmatch(re.escape(entry.target).replace(re.escape("\\1"), group), path)
+        if match:
+            keys.append((entry.pattern.replace(group, match[1]) if group else entry.pattern).replace("\\.", "."))
+    return keys
 
 
 def apply(
@@ -125,7 +128,10 @@ def apply(
             continue
         filled[path] = np.ascontiguousarray(value, dtype=wanted[path].dtype).reshape(value.shape)
         report.placed[key] = path
-    problems.extend(f"missing key: {_key_for(table, path)}" for path in wanted if path not in origin)
+    for path in wanted:
+        if path not in origin:
+            keys = keys_for(table, path)
+            problems.append(f"missing key: {' or '.join(keys)} (fills {path})" if keys else f"nothing fills {path}")
     if problems:
         shown = problems[:40] + ([f"... and {len(problems) - 40} more"] if len(problems) > 40 else [])
         raise ConversionError(f"{name}: the checkpoint does not fit the network:\n  " + "\n  ".join(shown))
