@@ -96,7 +96,7 @@ class SpectralConv(nnx.Module):
         wide = jnp.promote_types(self.kernel[...].dtype, jnp.float32)
         kernel = self.kernel[...].astype(wide)
         matrix = jnp.transpose(kernel, (3, 2, 0, 1)).reshape(kernel.shape[-1], -1)
-        u, v = self.u[...].astype(wide), self.v[...].astype(wide)
+        u, v = (jax.lax.stop_gradient(stored[...]).astype(wide) for stored in (self.u, self.v))
         if self.training:
             fixed = jax.lax.stop_gradient(matrix)
             v = _unit(jnp.matmul(u, fixed, precision="highest"))
