@@ -46,18 +46,15 @@ _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 def main() -> None:
     """Flags to one library call."""
     cli.enable_compilation_cache()
-    from ctjax.infer.talking_head import TalkingHead, demo
-
+    from ctjax.infer import demo
     from ctjax.infer.options import AnimateOptions, curve_or_number
+    from ctjax.infer.talking_head import TalkingHead
 
     if _CROP_ONLY.value and _SIDE_BY_SIDE.value:
         raise UserError("--crop_only and --side_by_side exclude each other")
     if (_SOURCE.value is None) != (_AUDIO.value is None):
         raise UserError("--source and --audio belong together; without both the demo runs")
-    source, audio, bundle = _SOURCE.value, _AUDIO.value, _BUNDLE.value
-    if source is None or bundle is None:
-        example = demo()
-        source, audio, bundle = source or example.source, audio or example.audio, bundle or example.bundle
+    source, audio = (_SOURCE.value, _AUDIO.value) if _SOURCE.value else demo.example()
     options = AnimateOptions(
         fps=_FPS.value,
         alpha=curve_or_number("alpha_curve", _ALPHA_CURVE.value) if _ALPHA_CURVE.value else _ALPHA.value,
@@ -72,7 +69,11 @@ def main() -> None:
         silence_audio=_SILENCE.value,
         crf=_CRF.value,
     )
-    head = TalkingHead.from_bundle(bundle, size=_SIZE.value, dtype=_DTYPE.value, chunk=_CHUNK.value)
+    if _BUNDLE.value is None:
+        print(demo.UNTRAINED_NOTICE)
+        head = demo.untrained_head()
+    else:
+        head = TalkingHead.from_bundle(_BUNDLE.value, size=_SIZE.value, dtype=_DTYPE.value, chunk=_CHUNK.value)
     animation = head.animate(source=source, audio=audio, driving=_DRIVING.value, options=options)
     animation.save(_OUTPUT.value, progress=True)
     print(f"{_OUTPUT.value}: {animation.summary()}")

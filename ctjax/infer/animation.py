@@ -1,0 +1,216 @@
+"""One clip: sound and pictures come in as streams, speaking frames go out, and nothing grows with the clip's length.
+
+    sound -> feature windows \
+                              > chunks -> devices -> paste back -> frames -> mp4
+    source -> faces -> crops /
+
+The first two run in a thread of their own, ahead of the devices; the devices run ahead of the pasting by one chunk.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import pathlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import tqdm
+
+from ctjax.faces.boxes import crop_box, user_box
+from ctjax.faces.crop import crop, face_mask, paste
+from ctjax.faces.find import find_face
+from ctjax.faces.track import FaceTracker, TrackedFace, fixed_track
+from ctjax.features.extract import SAMPLE_RATE_HZ
+from ctjax.features.windows import frame_count
+from ctjax.infer.chunks import chunked, stack_padded
+from ctjax.infer.options import AnimateOptions, PathLike
+from ctjax.infer.sound import Sound
+from ctjax.infer.speaking import Chunk
+from ctjax.infer.timing import StageTimes, prefetched
+from ctjax.media.image import is_picture, read_image
+from ctjax.media.mux import VideoWriter, check_writable
+from ctjax.media.video import VideoSource
+from ctjax.motion.curve import Curve
+from ctjax.types import UserError
+
+if TYPE_CHECKING:
+    from ctjax.infer.talking_head import TalkingHead
+
+_CHUNKS_AHEAD = 2  # prepared by the thread before the devices ask for them
+
+
+class Shown(NamedTuple):
+    """One frame of the source. frame, picture: uint8 "h w 3" RGB, the whole frame and the crop that is rendered;
+    mask: where the rendered face is shown, None for the whole crop."""
+
+    frame: np.ndarray
+    face: TrackedFace
+    picture: np.ndarray
+    mask: np.ndarray | None
+
+
+class Animation:
+    """A clip that is made as its frames are asked for: iterate over it (uint8 RGB frames), or `save` it.
+
+    `frames` is how many there will be. Inputs are opened at once, so that a wrong file is an error before any work.
+    """
+
+    def __init__(
+        self, head: TalkingHead, source: PathLike, audio: PathLike, driving: PathLike | None, options: AnimateOptions
+    ):
+        self.options = options
+        self.times = StageTimes()
+        self._head = head
+        self._audio = pathlib.Path(audio)
+        self._source = pathlib.Path(source)
+        self._still = is_picture(source)
+        self._clip = None if self._still else VideoSource(source)
+        self._driving = None if driving is None else VideoSource(driving)
+        if self._driving is not None and not self._still:
+            raise UserError(f"{driving}: a driving video moves a picture, but the source {source} is a video itself")
+        with self.times.stage("sound"):
+            self._sound = Sound(audio)
+        self.frames = frame_count(self._sound.samples, SAMPLE_RATE_HZ, options.fps)
+
+    def __len__(self) -> int:
+        return self.frames
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        pending: collections.deque[tuple[list[Shown], Any]] = collections.deque()
+        for shown, chunk, extra in prefetched(self._chunks(), _CHUNKS_AHEAD):
+            pending.append((shown, self._speak(shown, chunk, extra)))
+            if len(pending) > 1:
+                yield from self._composed(*pending.popleft())
+        while pending:
+            yield from self._composed(*pending.popleft())
+
+    def save(self, path: PathLike, *, progress: bool = False) -> pathlib.Path:
+        """Writes an mp4 with the sound and returns its path; nothing is left under that name if anything fails."""
+        path = pathlib.Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{path}: its folder cannot be made: {error.strerror}") from error
+        check_writable(path, inputs=[self._audio, self._source])
+        frames = iter(self)
+        first = next(frames)
+        size = (first.shape[1], first.shape[0])
+        with (
+            VideoWriter(path, size, self.options.fps, audio=self._audio, crf=self.options.crf) as writer,
+            tqdm.tqdm(total=self.frames, unit="frame", disable=not progress) as bar,
+        ):
+            for frame in itertools.chain([first], frames):
+                with self.times.stage("write"):
+                    writer.write(frame)
+                bar.update()
+        return path
+
+    def summary(self) -> str:
+        """How many frames, how fast, and the seconds of each stage (stages overlap)."""
+        rate = self.frames / max(self.times.wall_s, 1e-9)
+        return f"{self.frames} frames, {rate:.1f} frames/s over all; {self.times.summary()}"
+
+    # --- the thread's side: what the devices will need --------------------------------------------------------------
+
+    def _chunks(self) -> Iterator[tuple[list[Shown], Chunk, Any]]:
+        """Frames of the source with everything the devices take for them, padded to the chunk's size."""
+        size, options = self._head.chunk, self.options
+        windows = self._sound.windows(self._head.features, fps=options.fps, frames=self.frames)
+        windows = self.times.timed("sound", windows)
+        shown = self.times.timed("pictures", self._shown())
+        driving = itertools.repeat(None) if self._driving is None else self._tracked_crops(self._driving, "driving")
+        for index, group in enumerate(chunked(zip(windows, shown, driving, strict=False), size)):
+            speech, frames, drivers = (list(part) for part in zip(*group, strict=True))
+            at = lambda value, first=index * size: _values(value, first, size, options.fps)  # noqa: E731
+            chunk = Chunk(
+                stack_padded(speech, size), at(options.alpha), at(options.yaw), at(options.pitch), at(options.roll)
+            )
+            if self._driving is not None:
+                extra = stack_padded([driver.picture for driver in drivers], size)
+            elif self._still:
+                extra = None
+            else:
+                extra = stack_padded([frame.picture for frame in frames], size)
+            yield frames, chunk, extra
+
+    def _shown(self) -> Iterator[Shown]:
+        if not self._still:
+            return itertools.islice(self._tracked_crops(self._clip, "source"), self.frames)
+        return itertools.repeat(self._picture(), self.frames)
+
+    def _picture(self) -> Shown:
+        """The source picture; its face is looked for once."""
+        frame = read_image(self._source)
+        if self.options.box is not None:
+            face = TrackedFace(self._user_box(frame), None)
+        else:
+            points = find_face(self._head.face_finder, frame, self.options.face, str(self._source)).points
+            face = TrackedFace(crop_box(points), points)
+        return self._cropped(frame, face)
+
+    def _tracked_crops(self, clip: VideoSource, role: str) -> Iterator[Shown]:
+        options = self.options
+        frames = clip.frames(options.fps, options.extend, self.frames)
+        if role == "source" and options.box is not None:
+            first = next(frames)
+            tracked = fixed_track(itertools.chain([first], frames), self._user_box(first))
+        else:
+            which = options.face if role == "source" else None
+            tracker = FaceTracker(self._head.face_finder, which, fixed=options.tracking == "fixed")
+            tracked = tracker.track(clip.resampled(options.fps), frames, str(clip.path))
+        for frame, face in tracked:
+            yield self._cropped(frame, face)
+
+    def _user_box(self, frame: np.ndarray):
+        try:
+            return user_box(tuple(self.options.box), frame.shape[:2])
+        except ValueError as error:
+            raise UserError(f"{self._source}: {error}") from error
+
+    def _cropped(self, frame: np.ndarray, face: TrackedFace) -> Shown:
+        size = self._head.size
+        # A head that moves otherwise than it was filmed needs its whole crop; else hair and background stay as filmed.
+        moves = self._driving is not None or not self._keeps_pose
+        mask = None if moves or not face.seen else face_mask(face.points, face.box, size)
+        return Shown(frame, face, crop(frame, face.box, size), mask)
+
+    @property
+    def _keeps_pose(self) -> bool:
+        return self.options.yaw is None and self.options.pitch is None and self.options.roll is None
+
+    # --- the devices' side ------------------------------------------------------------------------------------------
+
+    def _speak(self, shown: list[Shown], chunk: Chunk, extra: np.ndarray | None):
+        silence = self._head.silence(self.options.silence_audio)
+        if not self._still:
+            return self._head.speaking.speak_video(extra, chunk, silence)
+        if not hasattr(self, "_encoded"):
+            self._encoded = self._head.speaking.still(shown[0].picture)
+        if self._driving is not None:
+            return self._head.speaking.speak_driven(self._encoded, extra, chunk, silence)
+        return self._head.speaking.speak(self._encoded, chunk, silence)
+
+    def _composed(self, shown: list[Shown], rendered) -> Iterator[np.ndarray]:
+        with self.times.stage("render"):
+            pictures = np.asarray(rendered)
+        for source, picture in zip(shown, pictures, strict=False):
+            with self.times.stage("blend"):
+                frame = self._laid_out(source, picture)
+            yield frame
+
+    def _laid_out(self, source: Shown, picture: np.ndarray) -> np.ndarray:
+        if self.options.layout == "crop":
+            return picture
+        whole = paste(source.frame, picture, source.face.box, source.mask)
+        if self.options.layout == "full":
+            return whole
+        return np.concatenate([source.frame, whole], axis=1)
+
+
+def _values(value: float | Curve | None, first: int, count: int, fps: float) -> np.ndarray | None:
+    """A number or curve at `count` frames from frame `first` on: float32."""
+    if value is None:
+        return None
+    return (value if isinstance(value, Curve) else Curve.constant(value)).frames(first, count, fps)
