@@ -47,6 +47,7 @@ def main() -> None:
     """Flags to one library call."""
     cli.enable_compilation_cache()
     from ctjax.infer import demo
+    from ctjax.infer.animation import Inputs
     from ctjax.infer.options import AnimateOptions, curve_or_number
     from ctjax.infer.talking_head import TalkingHead
 
@@ -69,6 +70,7 @@ def main() -> None:
         silence_audio=_SILENCE.value,
         crf=_CRF.value,
     )
+    Inputs.open(source, audio, _DRIVING.value).check_output(_OUTPUT.value)  # before the networks are loaded
     if _BUNDLE.value is None:
         print(demo.UNTRAINED_NOTICE)
         head = demo.untrained_head()

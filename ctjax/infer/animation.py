@@ -27,8 +27,9 @@ from ctjax.features.windows import frame_count
 from ctjax.infer.chunks import chunked, stack_padded
 from ctjax.infer.options import AnimateOptions, PathLike
 from ctjax.infer.sound import Sound
-from ctjax.infer.speaking import Chunk
+from ctjax.infer.speaking import Chunk, Still
 from ctjax.infer.timing import StageTimes, prefetched
+from ctjax.media.audio import AudioFile
 from ctjax.media.image import is_picture, read_image
 from ctjax.media.mux import VideoWriter, check_writable
 from ctjax.media.video import VideoSource
@@ -51,6 +52,34 @@ class Shown(NamedTuple):
     mask: np.ndarray | None
 
 
+class Inputs(NamedTuple):
+    """The files of a clip, opened. clip: the source if it is a video, None if it is a picture."""
+
+    source: pathlib.Path
+    audio: pathlib.Path
+    clip: VideoSource | None
+    driving: VideoSource | None
+
+    @classmethod
+    def open(cls, source: PathLike, audio: PathLike, driving: PathLike | None) -> Inputs:
+        """Opens what is given; a wrong file is a UserError before any work."""
+        AudioFile(audio)
+        clip = None if is_picture(source) else VideoSource(source)
+        if clip is not None and driving is not None:
+            raise UserError(f"{driving}: a driving video moves a picture, but the source {source} is a video itself")
+        moves = None if driving is None else VideoSource(driving)
+        return cls(pathlib.Path(source), pathlib.Path(audio), clip, moves)
+
+    def check_output(self, path: PathLike) -> None:
+        """Raises UserError unless a video can be written to `path`; makes its folder if need be."""
+        path = pathlib.Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{path}: its folder cannot be made: {error.strerror}") from error
+        check_writable(path, inputs=[self.audio, self.source])
+
+
 class Animation:
     """A clip that is made as its frames are asked for: iterate over it (uint8 RGB frames), or `save` it.
 
@@ -63,13 +92,8 @@ class Animation:
         self.options = options
         self.times = StageTimes()
         self._head = head
-        self._audio = pathlib.Path(audio)
-        self._source = pathlib.Path(source)
-        self._still = is_picture(source)
-        self._clip = None if self._still else VideoSource(source)
-        self._driving = None if driving is None else VideoSource(driving)
-        if self._driving is not None and not self._still:
-            raise UserError(f"{driving}: a driving video moves a picture, but the source {source} is a video itself")
+        self._encoded: Still | None = None
+        self._inputs = Inputs.open(source, audio, driving)
         with self.times.stage("sound"):
             self._sound = Sound(audio)
         self.frames = frame_count(self._sound.samples, SAMPLE_RATE_HZ, options.fps)
@@ -89,16 +113,12 @@ class Animation:
     def save(self, path: PathLike, *, progress: bool = False) -> pathlib.Path:
         """Writes an mp4 with the sound and returns its path; nothing is left under that name if anything fails."""
         path = pathlib.Path(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{path}: its folder cannot be made: {error.strerror}") from error
-        check_writable(path, inputs=[self._audio, self._source])
+        self._inputs.check_output(path)
         frames = iter(self)
         first = next(frames)
         size = (first.shape[1], first.shape[0])
         with (
-            VideoWriter(path, size, self.options.fps, audio=self._audio, crf=self.options.crf) as writer,
+            VideoWriter(path, size, self.options.fps, audio=self._inputs.audio, crf=self.options.crf) as writer,
             tqdm.tqdm(total=self.frames, unit="frame", disable=not progress) as bar,
         ):
             for frame in itertools.chain([first], frames):
@@ -120,33 +140,34 @@ class Animation:
         windows = self._sound.windows(self._head.features, fps=options.fps, frames=self.frames)
         windows = self.times.timed("sound", windows)
         shown = self.times.timed("pictures", self._shown())
-        driving = itertools.repeat(None) if self._driving is None else self._tracked_crops(self._driving, "driving")
+        moves = self._inputs.driving
+        driving = itertools.repeat(None) if moves is None else self._tracked_crops(moves, "driving")
         for index, group in enumerate(chunked(zip(windows, shown, driving, strict=False), size)):
             speech, frames, drivers = (list(part) for part in zip(*group, strict=True))
             at = lambda value, first=index * size: _values(value, first, size, options.fps)  # noqa: E731
             chunk = Chunk(
                 stack_padded(speech, size), at(options.alpha), at(options.yaw), at(options.pitch), at(options.roll)
             )
-            if self._driving is not None:
+            if moves is not None:
                 extra = stack_padded([driver.picture for driver in drivers], size)
-            elif self._still:
+            elif self._inputs.clip is None:
                 extra = None
             else:
                 extra = stack_padded([frame.picture for frame in frames], size)
             yield frames, chunk, extra
 
     def _shown(self) -> Iterator[Shown]:
-        if not self._still:
-            return itertools.islice(self._tracked_crops(self._clip, "source"), self.frames)
+        if self._inputs.clip is not None:
+            return itertools.islice(self._tracked_crops(self._inputs.clip, "source"), self.frames)
         return itertools.repeat(self._picture(), self.frames)
 
     def _picture(self) -> Shown:
         """The source picture; its face is looked for once."""
-        frame = read_image(self._source)
+        frame = read_image(self._inputs.source)
         if self.options.box is not None:
             face = TrackedFace(self._user_box(frame), None)
         else:
-            points = find_face(self._head.face_finder, frame, self.options.face, str(self._source)).points
+            points = find_face(self._head.face_finder, frame, self.options.face, str(self._inputs.source)).points
             face = TrackedFace(crop_box(points), points)
         return self._cropped(frame, face)
 
@@ -167,12 +188,12 @@ class Animation:
         try:
             return user_box(tuple(self.options.box), frame.shape[:2])
         except ValueError as error:
-            raise UserError(f"{self._source}: {error}") from error
+            raise UserError(f"{self._inputs.source}: {error}") from error
 
     def _cropped(self, frame: np.ndarray, face: TrackedFace) -> Shown:
         size = self._head.size
         # A head that moves otherwise than it was filmed needs its whole crop; else hair and background stay as filmed.
-        moves = self._driving is not None or not self._keeps_pose
+        moves = self._inputs.driving is not None or not self._keeps_pose
         mask = None if moves or not face.seen else face_mask(face.points, face.box, size)
         return Shown(frame, face, crop(frame, face.box, size), mask)
 
@@ -184,11 +205,11 @@ class Animation:
 
     def _speak(self, shown: list[Shown], chunk: Chunk, extra: np.ndarray | None):
         silence = self._head.silence(self.options.silence_audio)
-        if not self._still:
+        if self._inputs.clip is not None:
             return self._head.speaking.speak_video(extra, chunk, silence)
-        if not hasattr(self, "_encoded"):
+        if self._encoded is None:
             self._encoded = self._head.speaking.still(shown[0].picture)
-        if self._driving is not None:
+        if self._inputs.driving is not None:
             return self._head.speaking.speak_driven(self._encoded, extra, chunk, silence)
         return self._head.speaking.speak(self._encoded, chunk, silence)
 

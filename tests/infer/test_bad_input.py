@@ -1,0 +1,173 @@
+"""What is wrong with the input is said in one line, before the work where possible, and nothing is left behind."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+import infer
+from ctjax.infer.options import AnimateOptions
+from ctjax.infer.talking_head import TalkingHead
+from ctjax.media.image import write_image
+from ctjax.types import Box, UserError
+
+ROOT = pathlib.Path(infer.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory, media):
+    """One file of each kind of wrong."""
+    folder = tmp_path_factory.mktemp("wrong")
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "text.mp4").write_text("This is a text.\n" * 50)
+    (folder / "text.png").write_text("This is a text.\n" * 50)
+    video = (media / "head.mp4").read_bytes()
+    (folder / "cut.mp4").write_bytes(video[: len(video) // 2])
+    sound = (media / "speech.wav").read_bytes()
+    (folder / "cut.wav").write_bytes(sound[: len(sound) // 2])
+    (folder / "nothing.wav").write_bytes(sound[:40] + (0).to_bytes(4, "little"))
+    write_image(folder / "sky.png", np.full((160, 200, 3), (120, 160, 220), np.uint8))
+    return folder
+
+
+def run(tmp_path, **flags):
+    """`infer.py` with these flags, in this process."""
+    output = tmp_path / "out" / "clip.mp4"
+    values = {"output": str(output), **{name: str(value) for name, value in flags.items() if name != "box"}}
+    if "box" in flags:
+        values["box"] = flags["box"].split(",")
+    try:
+        with flagsaver.flagsaver(**values):
+            infer.main()
+    finally:
+        left = sorted(p.name for p in output.parent.glob("**/*") if p.is_file()) if output.parent.exists() else []
+    return left
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "message"),
+    [
+        ("source", "missing.png", "no such file"),
+        ("audio", "missing.wav", "no such file"),
+        ("source", "empty.mp4", "empty"),
+        ("source", "text.mp4", "not a sound or video file"),
+        ("source", "text.png", "not a sound or video file|not a picture"),
+        ("source", "cut.mp4", "cut off"),
+        ("audio", "cut.wav", "cut off"),
+        ("audio", "nothing.wav", "no sound|no samples"),
+        ("audio", "sky.png", "not a sound"),
+        ("driving", "text.mp4", "not a sound or video file"),
+    ],
+)
+def test_wrong_files_are_named(tmp_path, bundle, media, wrong, flag, name, message):
+    files = {"source": media / "portrait.png", "audio": media / "speech.wav", flag: wrong / name}
+    with pytest.raises(UserError, match=message) as error:
+        run(tmp_path, bundle=bundle, **files)
+    assert str(wrong / name) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_no_face_says_where_was_searched(tmp_path, bundle, media, wrong, face_finder):
+    with pytest.raises(UserError, match=r"sky\.png: no face found; --box"):
+        run(tmp_path, bundle=bundle, source=wrong / "sky.png", audio=media / "speech.wav")
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_no_face_in_a_whole_video_names_the_frames(tmp_path, head, media):
+    from clips import write_video
+
+    path = write_video(tmp_path / "empty.mp4", [np.full((96, 96, 3), 90, np.uint8)] * 12)
+    with pytest.raises(UserError, match="no face found in frames 0 to 11"):
+        head.animate(source=path, audio=media / "speech.wav").save(tmp_path / "out.mp4")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty.mp4"]
+
+
+def test_a_face_that_is_not_there(head, media):
+    with pytest.raises(UserError, match="face 3 .* there are only 1"):
+        next(iter(head.animate(source=media / "portrait.png", audio=media / "speech.wav", face=3)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"alpha": "nan"}, "alpha must be a number"),
+        ({"alpha": "50"}, "alpha 50 makes no sense"),
+        ({"fps": "0"}, "fps 0 makes no sense"),
+        ({"yaw": "sideways"}, "yaw 'sideways' is neither a number nor a CSV"),
+        ({"yaw": "200"}, "yaw 200 makes no sense"),
+        ({"box": "1,2,3"}, "must be four numbers"),
+        ({"box": "50,50,20,20"}, "x1 must be greater"),
+        ({"box": "900,900,950,950"}, "outside the frame"),
+        ({"size": "100"}, "size 100: this renderer takes multiples of 32"),
+        ({"crf": "99"}, "crf 99 makes no sense"),
+        ({"face": "-1"}, "face -1"),
+    ],
+)
+def test_senseless_flags(tmp_path, bundle, media, flags, message):
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, bundle=bundle, source=media / "portrait.png", audio=media / "speech.wav", **flags)
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_half_a_command(tmp_path, bundle, media):
+    with pytest.raises(UserError, match="--source and --audio belong together"):
+        run(tmp_path, bundle=bundle, source=media / "portrait.png")
+
+
+def test_a_bundle_of_another_network(tmp_path, bundle, media):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(bundle, mixed)
+    shutil.rmtree(mixed / "renderer")
+    shutil.copytree(bundle / "hubert", mixed / "renderer")
+    with pytest.raises(UserError, match="bundle of hubert, where .* facevid2vid is needed"):
+        TalkingHead.from_bundle(mixed)
+    with pytest.raises(UserError, match="no such bundle"):
+        TalkingHead.from_bundle(tmp_path / "nowhere")
+
+
+def test_outputs_that_cannot_be_written(tmp_path, head, media):
+    clip = head.animate(source=media / "portrait.png", audio=media / "speech.wav")
+    with pytest.raises(UserError, match="must end in"):
+        clip.save(tmp_path / "out.avi")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be made|does not exist"):
+        clip.save(tmp_path / "file" / "out.mp4")
+    copy = tmp_path / "head.mp4"
+    shutil.copy(media / "head.mp4", copy)
+    with pytest.raises(UserError, match="is an input as well"):
+        head.animate(source=copy, audio=media / "speech.wav").save(copy)
+
+
+def test_a_clip_that_fails_midway_leaves_the_old_file(tmp_path, head, media, monkeypatch):
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"an earlier result")
+    clip = head.animate(source=media / "portrait.png", audio=media / "speech.wav")
+    monkeypatch.setattr(clip, "_laid_out", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        clip.save(path)
+    assert path.read_bytes() == b"an earlier result"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_unknown_options_are_named(head, media):
+    with pytest.raises(UserError, match="unknown option alfa; there are .*alpha"):
+        head.animate(source=media / "portrait.png", audio=media / "speech.wav", alfa=0.5)
+    with pytest.raises(UserError, match="layout 'wide' is not one of"):
+        AnimateOptions(layout="wide")
+    with pytest.raises(UserError, match="x1 must be greater"):
+        AnimateOptions(box=Box(5, 5, 5, 9))
+
+
+def test_the_command_ends_with_status_1_and_one_line(tmp_path):
+    command = [sys.executable, str(ROOT / "infer.py"), "--source=missing.png", "--audio=missing.wav"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    plain = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert plain.returncode == 1
+    assert plain.stderr.strip().splitlines()[-1] == "infer.py: error: missing.wav: no such file"
+    assert "Traceback" not in plain.stderr
+    assert not list(tmp_path.rglob("*.mp4"))
