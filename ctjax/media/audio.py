@@ -53,8 +53,9 @@ class AudioFile:
         return blocks_of(self._resampled(), block_samples)
 
     def count_samples(self) -> int:
-        """The exact length at `sample_rate_hz`, found by decoding once (about 1 s for half an hour of sound)."""
-        return sum(len(block) for block in self._resampled())
+        """The exact length at `sample_rate_hz`, found by decoding once: some seconds for an hour of sound."""
+        count = sum(block.shape[1] for block in decoded_audio(self.path))
+        return _resampled_length(count, self.source.sample_rate_hz, self.sample_rate_hz)
 
     def _resampled(self) -> Iterator[np.ndarray]:
         mono = (block.mean(axis=0, dtype=np.float32) for block in decoded_audio(self.path))
@@ -69,9 +70,8 @@ class AudioFile:
             given += len(out)
             yield out
         rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)
-        # librosa's length: rounded up, filled with zeros (librosa.resample, fix=True).
-        wanted = -(-taken * self.sample_rate_hz // self.source.sample_rate_hz) - given
-        yield np.pad(rest, (0, max(0, wanted - len(rest))))[: max(0, wanted)]
+        wanted = max(0, _resampled_length(taken, self.source.sample_rate_hz, self.sample_rate_hz) - given)
+        yield np.pad(rest, (0, max(0, wanted - len(rest))))[:wanted]
 
 
 def read_audio(path: str | os.PathLike, sample_rate_hz: int = SPEECH_RATE_HZ) -> AudioClip:
@@ -126,6 +126,11 @@ def blocks_of(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
             held, length = [joined[..., whole:]], length - whole
     if length:
         yield np.concatenate(held, axis=-1)
+
+
+def _resampled_length(samples: int, source_hz: int, target_hz: int) -> int:
+    """librosa's: rounded up (librosa.resample, fix=True)."""
+    return -(-samples * target_hz // source_hz)
 
 
 def _to_float(frame) -> np.ndarray:

@@ -78,13 +78,18 @@ def opened(path: str | os.PathLike) -> Iterator[av.container.InputContainer]:
     path = existing_file(path)
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
     try:
-        with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
+        with av.open(f"file:{path}", options=options, **_lenient_tags(av.__version__)) as container:
             yield container
     except av.error.FFmpegError as error:
         reason = "is not a sound or video file that can be read, or it is cut off"
-        if not isinstance(error, (av.error.InvalidDataError, av.error.ArgumentError, av.error.EOFError)):
+        if not isinstance(error, (ValueError, EOFError)):  # PyAV's classes for invalid data and arguments are both
             reason = f"cannot be read: {error.strerror or error}"
         raise MediaError(f"{path}: {reason}") from error
+
+
+def _lenient_tags(version: str) -> dict[str, str]:
+    """Titles in an odd encoding are no reason to refuse a file: said to PyAV where it does not know by itself."""
+    return {"metadata_errors": "replace"} if int(version.split(".")[0]) < 19 else {}
 
 
 def existing_file(path: str | os.PathLike) -> pathlib.Path:

@@ -34,9 +34,9 @@ def read_image(path: str | os.PathLike, background: tuple[int, int, int] = NEUTR
         cv2.utils.logging.LOG_LEVEL_SILENT
     )  # OpenCV would print its own complaint beside ours
     try:
-        image, kinds, metadata = cv2.imdecodeWithMetadata(data, cv2.IMREAD_UNCHANGED)
+        image, kinds, metadata = cv2.imdecodeWithMetadata(data, flags=cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise MediaError(f"{path}: is not a picture that can be read ({error.err})") from error
+        raise MediaError(f"{path}: is not a picture that can be read") from error
     finally:
         cv2.utils.logging.setLogLevel(level)
     if image is None or image.size == 0:

@@ -21,6 +21,8 @@ SUFFIXES = (".mp4", ".m4v", ".mov")
 AAC_RATES_HZ = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 _AAC_FRAME = 1024
 _AUDIO_BITS_PER_CHANNEL = 96_000
+_BT709 = 1  # matrix, primaries and transfer alike (ITU-T H.273)
+_LIMITED_RANGE = 1  # luma 16..235, FFmpeg's AVCOL_RANGE_MPEG
 _ENCODERS = ("libx264", "libopenh264")
 
 
@@ -105,7 +107,6 @@ class VideoWriter:
 
     def _open(self) -> None:
         import av
-        from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
         self._container = av.open(
             str(self._temporary), "w", format="mp4" if self.path.suffix != ".mov" else "mov",
@@ -124,8 +125,8 @@ class VideoWriter:
         self._video.pix_fmt = "yuv420p"
         context = self._video.codec_context
         context.time_base = 1 / self.rate
-        context.color_range, context.colorspace = ColorRange.MPEG, Colorspace.ITU709
-        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        context.color_range = _LIMITED_RANGE
+        context.colorspace = context.color_primaries = context.color_trc = _BT709
         self._audio = None
         if self._audio_path is not None:
             self._open_audio()
