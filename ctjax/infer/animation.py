@@ -96,7 +96,7 @@ class Animation:
         self._inputs = Inputs.open(source, audio, driving)
         with self.times.stage("sound"):
             self._sound = Sound(audio)
-        self.frames = frame_count(self._sound.samples, SAMPLE_RATE_HZ, options.fps)
+        self.frames = frame_count(self._sound.waveform.samples, SAMPLE_RATE_HZ, options.fps)
 
     def __len__(self) -> int:
         return self.frames
@@ -141,7 +141,9 @@ class Animation:
         windows = self.times.timed("sound", windows)
         shown = self.times.timed("pictures", self._shown())
         moves = self._inputs.driving
-        driving = itertools.repeat(None) if moves is None else self._tracked_crops(moves, "driving")
+        driving = itertools.repeat(None)
+        if moves is not None:
+            driving = self.times.timed("pictures", self._tracked_crops(moves, "driving"))
         for index, group in enumerate(chunked(zip(windows, shown, driving, strict=False), size)):
             speech, frames, drivers = (list(part) for part in zip(*group, strict=True))
             at = lambda value, first=index * size: _values(value, first, size, options.fps)  # noqa: E731

@@ -21,22 +21,22 @@ _SILENCE_S = 1.0
 
 
 class Sound:
-    """A sound file, measured in one pass. samples: its length at 16 kHz."""
+    """A sound file, measured in one pass. waveform: its length in samples at 16 kHz, mean, and the variance that it is
+    taken to have."""
 
     def __init__(self, path: PathLike):
         self._file = AudioFile(path)
-        self._waveform = _not_blown_up(measure(self._blocks), QUIET_RMS)
-        self.samples = self._waveform.samples
+        self.waveform = _not_blown_up(measure(self._blocks), QUIET_RMS)
 
     def windows(self, features: SpeechFeatures, *, fps: float, frames: int) -> Iterator[np.ndarray]:
         """The feature window of every video frame, "18 c" each, in memory that does not grow with the clip."""
         stream = WindowStream(fps=fps, frames=frames)
-        for ready in stream.windows(features.stream(self._blocks, self._waveform)):
+        for ready in stream.windows(features.stream(self._blocks, self.waveform)):
             yield from ready
 
     def first_window(self, features: SpeechFeatures, loudness_rms: float) -> np.ndarray:
         """The window at the start of the sound, "18 c", heard at no more than the loudness given (rms)."""
-        waveform = _not_blown_up(self._waveform, loudness_rms)
+        waveform = _not_blown_up(self.waveform, loudness_rms)
         return _first_window(features.stream(self._blocks, waveform))
 
     def _blocks(self) -> Iterator[np.ndarray]:

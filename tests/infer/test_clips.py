@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ctjax.infer import animation as animation_module
+from ctjax.infer.sound import QUIET_RMS, Sound
 from ctjax.infer.talking_head import TalkingHead
 from ctjax.media.container import probe
 from ctjax.media.image import read_image, write_image
@@ -122,17 +123,23 @@ def test_very_short_sound_is_padded_not_refused(head, media, tmp_path, seconds):
     assert len(frames_of(path)) == clip.frames == max(1, int(np.ceil(seconds * 25 - 1e-6)))
 
 
-def test_silence_leaves_the_mouth_closed(head, media, tmp_path):
-    for name, samples in (
-        ("digital", np.zeros(16_000)),
-        ("room", np.random.default_rng(1).normal(0, 0.0003, 16_000)),
-    ):
-        sound = wav(tmp_path / f"{name}.wav", samples)
-        clip = head.animate(source=media / "portrait.png", audio=sound, layout="crop", box=BOX)
-        quiet = np.abs(np.diff(np.stack(list(clip)).astype(float), axis=0)).mean()
-        speech = head.animate(source=media / "portrait.png", audio=media / "speech.wav", layout="crop", box=BOX)
-        loud = np.abs(np.diff(np.stack(list(speech)).astype(float), axis=0)).mean()
-        assert quiet < 0.25 * loud, name
+def test_digital_silence_moves_nothing(head, media, tmp_path):
+    sound = wav(tmp_path / "zeros.wav", np.zeros(20_000))
+    clip = head.animate(source=media / "portrait.png", audio=sound, layout="crop", box=BOX)
+    frames = np.stack(list(clip)).astype(float)
+    assert np.isfinite(frames).all()
+    # The first and last windows see the ends of the sound, as HuBERT's convolutions do; between, all are the same.
+    assert np.abs(np.diff(frames[3:12], axis=0)).mean() < 0.5
+
+
+def test_room_noise_is_not_blown_up_to_speech(tmp_path):
+    rng = np.random.default_rng(1)
+    heard = {}
+    for name, rms in (("room", 0.0003), ("speech", 0.05)):
+        sound = Sound(wav(tmp_path / f"{name}.wav", rng.normal(0, rms, 32_000)))
+        heard[name] = rms / np.sqrt(sound.waveform.variance)
+    assert heard["speech"] == pytest.approx(1.0, abs=0.02)
+    assert heard["room"] == pytest.approx(0.0003 / QUIET_RMS, rel=0.1)
 
 
 @pytest.mark.parametrize("kind", ["gray", "rgba", "palette", "sixteen", "jpg"])
