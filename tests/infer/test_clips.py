@@ -167,9 +167,13 @@ def test_a_face_that_comes_late_and_leaves(head, media, tmp_path):
 
     filmed = frames_of(media / "head.mp4")
     empty = np.full_like(filmed[0], 90)
-    path = write_video(tmp_path / "late.mp4", [empty] * 12 + filmed[:12] + [empty] * 12)
-    clip = head.animate(source=path, audio=media / "speech.wav")
-    assert sum(1 for _ in clip) == clip.frames
+    path = write_video(tmp_path / "late.mp4", [empty] * 6 + filmed[:6] + [empty] * 24)
+    frames = list(head.animate(source=path, audio=media / "speech.wav", fps=25.0))
+    assert len(frames) == 33
+    change = [np.abs(frame.astype(float) - 90).mean() for frame in frames]
+    assert max(change[:6]) < 2, "before the face comes, the frame is as it was filmed"
+    assert change[14] > 5, "a face that is hidden for a moment is kept"
+    assert max(change[31:]) < 2, "a face that has left is not rendered"
 
 
 def test_frames_are_made_as_they_are_asked_for(head, media, monkeypatch):
