@@ -21,12 +21,11 @@ def crop(image_u8: np.ndarray, box: Box, size: int, interpolation: int | None = 
     """
     x0, y0, x1, y1 = whole_pixels(box)
     height, width = image_u8.shape[:2]
-    if x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height:
-        part = image_u8[y0:y1, x0:x1]
-    else:
-        rows = np.clip(np.arange(y0, y1), 0, height - 1)
-        columns = np.clip(np.arange(x0, x1), 0, width - 1)
-        part = image_u8[rows[:, None], columns]
+    top, bottom, above, below = _within(y0, y1, height)
+    left, right, before, after = _within(x0, x1, width)
+    part = image_u8[top:bottom, left:right]
+    if above or below or before or after:
+        part = cv2.copyMakeBorder(part, above, below, before, after, cv2.BORDER_REPLICATE)
     return _resized(part, size, size, interpolation)
 
 
@@ -48,14 +47,13 @@ def paste(
     inside = np.s_[top - y0 : bottom - y0, left - x0 : right - x0]
     weight = edge_mask(box, (height, width))
     if mask_01 is not None:
-        weight *= np.clip(_resized(mask_01.astype(np.float32), x1 - x0, y1 - y0, cv2.INTER_LINEAR), 0, 1)
+        weight *= _resized(np.clip(mask_01, 0, 1, dtype=np.float32), x1 - x0, y1 - y0, cv2.INTER_LINEAR)
     weight = np.ascontiguousarray(weight[inside])
-    face = _resized(face_u8, x1 - x0, y1 - y0)[inside].astype(np.float32)
-    below = frame_u8[top:bottom, left:right].astype(np.float32)
+    face = np.ascontiguousarray(_resized(face_u8, x1 - x0, y1 - y0)[inside])
+    below = np.ascontiguousarray(frame_u8[top:bottom, left:right])
     if match_colour:
-        face += _colour_shift(face, below, weight)
-    blended = cv2.blendLinear(face, below, weight, 1 - weight)
-    result[top:bottom, left:right] = (np.clip(blended, 0, 255, out=blended) + 0.5).astype(np.uint8)
+        face = cv2.add(face, (*_colour_shift(face, below, weight), 0.0))
+    result[top:bottom, left:right] = cv2.blendLinear(face, below, weight, 1 - weight)
     return result
 
 
@@ -95,13 +93,21 @@ def _soft_hull(points: np.ndarray, box: Box, size: int, grow: float, fade: float
     return cv2.GaussianBlur(drawn.astype(np.float32) / 255, (0, 0), fade * size / 4, borderType=cv2.BORDER_REPLICATE)
 
 
-def _colour_shift(face: np.ndarray, below: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The difference in colour "3" where face and frame blend, for there they should show the same."""
+def _colour_shift(face: np.ndarray, below: np.ndarray, weight: np.ndarray) -> tuple[float, ...]:
+    """The difference in colour where face and frame blend, for there they should show the same: whole levels."""
     every = np.s_[:: max(1, len(weight) // 128), :: max(1, len(weight) // 128)]  # a sample of points is plenty
     ring = (weight[every] > 0.05) & (weight[every] < 0.95)
     if ring.sum() < 50:
-        return np.zeros(3, np.float32)
-    return np.median(below[every][ring] - face[every][ring], axis=0).astype(np.float32)
+        return 0.0, 0.0, 0.0
+    return tuple(np.median(below[every][ring].astype(int) - face[every][ring], axis=0).round().tolist())
+
+
+def _within(start: int, stop: int, length: int) -> tuple[int, int, int, int]:
+    """(first, last + 1, missing before, missing after) of start..stop along a side; at least one pixel is within."""
+    first = min(max(start, 0), length - 1)
+    last = max(min(stop, length), first + 1)
+    before = min(max(0, first - start), stop - start - 1)
+    return first, last, before, stop - start - (last - first) - before
 
 
 def _resized(image: np.ndarray, width: int, height: int, interpolation: int | None = None) -> np.ndarray:

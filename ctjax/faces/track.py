@@ -32,11 +32,14 @@ _SCAN_SMALL_STRIDE = 5  # and every fifth of those for small ones, which is slow
 class TrackedFace(NamedTuple):
     """A face in one frame: `box`, the square to render, in whole pixels; mesh landmarks float32 "468 3" in pixels.
 
-    In frames without the face the box is the last one (before its first appearance the first one), points are None.
+    Where the face followed is not to be seen, `lost` is true, points are None and the box is the last one (before its
+    first appearance the first one): such a frame is best left as it was filmed. For a box given by hand points are
+    None too, but nothing is lost.
     """
 
     box: Box
     points: np.ndarray | None
+    lost: bool = False
 
     @property
     def seen(self) -> bool:
@@ -83,7 +86,8 @@ class FaceTracker:
         for image, seen, goal in _smoothed(observed, self._sigma, self._reach):
             box = goal if box is None or seen.shot != shot else _drawn_along(box, goal, self._slack)
             shot = seen.shot
-            yield image, TrackedFace(whole_pixels(box), None if seen.mesh is None else seen.mesh.points)
+            points = None if seen.mesh is None else seen.mesh.points
+            yield image, TrackedFace(whole_pixels(box), points, lost=points is None)
 
     def _observed(self, frames: Iterator[np.ndarray], start: Mesh, start_index: int):
         """(image, what is seen) for each frame; the last position is carried through frames without the face."""

@@ -109,7 +109,9 @@ def test_a_fixed_box_never_moves():
 def test_frames_without_a_face_keep_the_last_box():
     there, gone = frame((60, 45, 30)), frame()
     faces = track([there] * 15 + [gone] * 30 + [there] * 15)
-    assert [face.seen for face in faces] == [True] * 15 + [False] * 30 + [True] * 15
+    assert (
+        [face.seen for face in faces] == [not face.lost for face in faces] == [True] * 15 + [False] * 30 + [True] * 15
+    )
     assert len({face.box for face in faces}) == 1
 
 
@@ -199,7 +201,7 @@ def test_the_detector_rests_while_the_face_is_followed():
 def test_a_box_by_hand_needs_no_face():
     pairs = list(fixed_track([frame()] * 3, Box(10.2, 20.1, 40.2, 50.1)))
     assert [face.box for _, face in pairs] == [Box(10, 20, 40, 50)] * 3
-    assert not any(face.seen for _, face in pairs)
+    assert not any(face.seen or face.lost for _, face in pairs)
 
 
 def test_drawn_faces_are_followed_by_the_real_finder(face_finder):
