@@ -235,7 +235,10 @@ class Animation:
     def _laid_out(self, source: Shown, picture: np.ndarray) -> np.ndarray:
         if self.options.layout == "crop":
             return picture
-        whole = paste(source.frame, picture, source.face.box, source.mask)
+        if source.face.lost:  # nobody there to speak: the frame stays as it was filmed
+            whole = source.frame.copy()
+        else:
+            whole = paste(source.frame, picture, source.face.box, source.mask)
         if self.options.layout == "full":
             return whole
         return np.concatenate([source.frame, whole], axis=1)
