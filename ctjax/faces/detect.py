@@ -50,7 +50,7 @@ class FaceDetector:
         return _merged(self._detect_in(image_u8, 0, 0))
 
     def detect_small(self, image_u8: np.ndarray) -> list[Detection]:
-        """As `detect`, in overlapping parts of the picture: faces down to a fortieth of it, at 60 times the work."""
+        """As `detect`, in overlapping parts of the picture: faces down to a thirtieth of it, at 60 times the work."""
         found = []
         for x, y, size in _tiles(*image_u8.shape[:2]):
             found += self._detect_in(image_u8[y : y + size, x : x + size], x, y)

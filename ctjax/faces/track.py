@@ -32,9 +32,9 @@ _SCAN_SMALL_STRIDE = 5  # and every fifth of those for small ones, which is slow
 class TrackedFace(NamedTuple):
     """A face in one frame: `box`, the square to render, in whole pixels; mesh landmarks float32 "468 3" in pixels.
 
-    Where the face followed is not to be seen, `lost` is true, points are None and the box is the last one (before its
-    first appearance the first one): such a frame is best left as it was filmed. For a box given by hand points are
-    None too, but nothing is lost.
+    Where the face followed is not to be seen, points are None and the box is the last one (before its first appearance
+    the first one). `lost` is true before that appearance and from half a second without the face on: such frames are
+    best left as they were filmed. Shorter gaps are a hand or a blur, and with a box given by hand nothing is lost.
     """
 
     box: Box
@@ -87,22 +87,22 @@ class FaceTracker:
             box = goal if box is None or seen.shot != shot else _drawn_along(box, goal, self._slack)
             shot = seen.shot
             points = None if seen.mesh is None else seen.mesh.points
-            yield image, TrackedFace(whole_pixels(box), points, lost=points is None)
+            yield image, TrackedFace(whole_pixels(box), points, seen.missed > _PATIENCE_FRAMES)
 
     def _observed(self, frames: Iterator[np.ndarray], start: Mesh, start_index: int):
         """(image, what is seen) for each frame; the last position is carried through frames without the face."""
-        last, shot, missed = start, 0, 0
+        last, shot, missed = start, 0, _PATIENCE_FRAMES + 1
         for index, image in enumerate(frames):
             if index <= start_index:
                 mesh = start if index == start_index else None
             else:
                 mesh = self._next(image, last, missed)
-                missed = 0 if mesh else missed + 1
+            missed = 0 if mesh else missed + 1
             if mesh is not None:
                 # After a cut or a long absence the box goes there at once; between, nothing is to be averaged.
                 shot += overlap(extents(mesh.points), extents(last.points)) < OVERLAP
                 last = mesh
-            yield image, _Seen(mesh, square_around(face_box(last.points), self._increase), shot)
+            yield image, _Seen(mesh, square_around(face_box(last.points), self._increase), shot, missed)
 
     def _next(self, image: np.ndarray, last: Mesh, missed: int) -> Mesh | None:
         """The face that was at `last`, `missed` frames ago."""
@@ -136,6 +136,7 @@ class _Seen(NamedTuple):
     mesh: Mesh | None
     square: Box  # where the box should be for this frame alone
     shot: int  # counts cuts: positions are comparable within one
+    missed: int  # frames since the face was last seen
 
 
 def fixed_track(frames: Iterable[np.ndarray], box: Box) -> Iterator[tuple[np.ndarray, TrackedFace]]:
