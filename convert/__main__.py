@@ -61,10 +61,16 @@ def catalogue_text() -> str:
         lines = [f"{entry.command}: {entry.title}, {entry.purpose}"]
         for published in entry.published:
             lines.append(f"  {published.file}")
-            lines += textwrap.wrap(published.where, 100, initial_indent="    from     ", subsequent_indent=" " * 13)
-            lines += textwrap.wrap(published.licence, 100, initial_indent="    licence  ", subsequent_indent=" " * 13)
+            lines += _wrapped("    from     ", published.where) + _wrapped("    licence  ", published.licence)
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    indent = " " * len(label)
+    return textwrap.wrap(
+        text, 100, initial_indent=label, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

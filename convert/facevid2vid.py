@@ -5,6 +5,7 @@ A checkpoint is handled as its parts, {"generator" | "kp_detector" | "he_estimat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -51,11 +52,11 @@ class Shapes:
         return self._get(key)[1]
 
     def count(self, pattern: str, start: int = 0) -> int:
-        """How many of pattern.format(start), pattern.format(start + 1), ... there are, without a gap."""
-        number = start
-        while pattern.format(number) in self._shapes:
-            number += 1
-        return number - start
+        """How many numbers n from `start` to the highest of any key that begins like pattern.format(n): a key that is
+        missing in between is then reported as missing, instead of making the network smaller."""
+        stem = re.compile(re.escape(pattern.partition("{}")[0]) + r"(\d+)\b")
+        numbers = [int(match[1]) for key in self._shapes if (match := stem.match(key))]
+        return max(numbers, default=start - 1) + 1 - start
 
     def widest(self, pattern: str) -> int:
         return max(self.out(pattern.format(i)) for i in range(max(self.count(pattern), 1)))

@@ -16,14 +16,17 @@ import rule_weights
 import safetensors.numpy
 from parity import record
 
-from convert import recipes, sources
+from convert import export, recipes, rules, sources
 from convert.__main__ import main
 from convert.catalogue import ENTRIES
 from convert.plan import fill
 from ctjax.config import from_mapping
+from ctjax.evaluate.identity import ArcFace, ArcFaceConfig
+from ctjax.evaluate.inception import Inception, InceptionConfig
 from ctjax.features.hubert import HubertConfig, normalize_waveforms
 from ctjax.features.hubert import network as hubert_network
 from ctjax.motion.audio2exp import Audio2Exp, Audio2ExpConfig
+from ctjax.nn.module import Network
 from ctjax.render.renderer import Renderer, RendererConfig
 from ctjax.weights import leaves, open_bundle, read_manifest
 
@@ -217,23 +220,54 @@ def small_state(name, part, shrink):
 
 
 def narrow(key, shape):
-    """Channels divided by 16, the three of an image and the 66 classes kept."""
-    return tuple(n if n in (3, 66) or i > 1 else max(1, n // 16) for i, n in enumerate(shape))
+    """Channels divided by 16; small numbers (an image's channels) and the 66 classes kept."""
+    return tuple(n if n < 16 or n == 66 or i > 1 else n // 16 for i, n in enumerate(shape))
+
+
+def lpips_state(heads):
+    """VGG-16 under torchvision's names, and the learned weights, each with a sixteenth of the channels."""
+    widths, counts = (4, 8, 16, 32, 32), (2, 2, 3, 3, 3)
+    shapes, index, inputs = {}, 0, 3
+    for width, count in zip(widths, counts, strict=True):
+        for _ in range(count):
+            shapes |= {f"features.{index}.weight": (width, inputs, 3, 3), f"features.{index}.bias": (width,)}
+            index, inputs = index + 2, width
+        index += 1
+    shapes["classifier.0.weight"] = (4, 4)
+    if heads:
+        shapes = {f"lin{i}.model.1.weight": (1, width, 1, 1) for i, width in enumerate(widths)}
+    return {key: rule_weights.entry("lpips", key, shape) for key, shape in shapes.items()}
+
+
+def from_network(cls, config):
+    """A state dict for a network of plain rules: parameters of its own shapes, turned round."""
+    draw = np.random.default_rng(0)
+    abstract = Network(lambda rngs: cls(config, rngs=rngs)).abstract
+    tree = jax.tree.map(lambda leaf: draw.standard_normal(leaf.shape, dtype=np.float32), abstract)
+    return export._state_dict(rules.STANDARD, tree)
 
 
 OTHERS = {
-    "vgg19": lambda: {
-        **small_state("vgg19", "vgg19", narrow),
-        "classifier.0.weight": np.zeros((4, 4), np.float32),
-    },
+    "vgg19": lambda: {**small_state("vgg19", "vgg19", narrow), "classifier.0.weight": np.zeros((4, 4), np.float32)},
     "hopenet": lambda: {
         k: v for k, v in small_state("hopenet", "hopenet", narrow).items() if "num_batches" not in k
     },  # as PyTorch 0.3 saved it
+    "wav2lip_syncnet": lambda: {
+        "state_dict": {f"module.{k}": v for k, v in small_state("wav2lip_syncnet", "syncnet", narrow).items()},
+        "optimizer": {"state": {}},
+        "global_step": 7,
+    },
+    "oxford_syncnet": lambda: small_state("syncnet_python", "S", narrow),
     "discriminator": lambda: {
         "discriminator": record("renderer_losses").weights["discriminator"],
         "generator": {"first.conv.weight": np.zeros((2, 2), np.float32)},
         "epoch": 3,
     },
+    "inception_fid": lambda: {
+        **from_network(Inception, InceptionConfig(divisor=16)),
+        "fc.weight": np.zeros((8, 8), np.float32),
+    },
+    "arcface": lambda: from_network(ArcFace, ArcFaceConfig(layers=(1, 1, 1, 1), widths=(2, 4, 4, 8), embedding=8)),
 }
 
 
@@ -243,6 +277,38 @@ def test_the_other_networks(tmp_path, network):
     run(network, file, "--output", tmp_path / "out", "--check")
     manifest = read_manifest(tmp_path / "out", network)
     assert manifest["parameters"]["count"] > 1000
+
+
+def test_lpips_is_two_files(tmp_path, capsys):
+    vgg = checkpoints.save_zip(lpips_state(heads=False), tmp_path / "vgg16.pth")
+    linear = checkpoints.save_legacy(lpips_state(heads=True), tmp_path / "vgg.pth")
+    assert main(["lpips", str(vgg), "--output", str(tmp_path / "out")]) == 1
+    assert "add --linear with lpips' weights/v0.1/vgg.pth" in capsys.readouterr().err
+    run("lpips", vgg, "--linear", linear, "--output", tmp_path / "out", "--check")
+    names = {s["file"] for s in read_manifest(tmp_path / "out", "lpips")["provenance"]["sources"]}
+    assert names == {"vgg16.pth", "vgg.pth"}
+
+
+def test_sadtalkers_flat_file(tmp_path, capsys):
+    weights = record("facevid2vid_small_sadtalker").weights
+    flat = {f"generator.{k}": v for k, v in weights["generator"].items()}
+    flat |= {f"kp_extractor.{k}": v for k, v in weights["kp_detector"].items()}
+    flat["audio2exp.netG.weight"] = np.zeros((2, 2), np.float32)
+    file = tmp_path / "SadTalker_V0.0.2_512.safetensors"
+    safetensors.numpy.save_file(flat, file)
+    run("sadtalker", file, "--output", tmp_path / "bare")
+    printed = capsys.readouterr().out
+    assert "audio2exp.netG.weight: of another network" in printed and "no he_estimator" in printed
+    head = checkpoints.save_zip(checkpoints.controltalk_renderer(), tmp_path / "facevid2vid_00189-model.pth.tar")
+    run("sadtalker", file, "--he_estimator", head, "--output", tmp_path / "out", "--check")
+    bundle = open_bundle(
+        tmp_path / "out", abstract=lambda c: Renderer(from_mapping(RendererConfig, c)).abstract, network="facevid2vid"
+    )
+    assert sorted(bundle.params) == ["generator", "he_estimator", "kp_detector"]
+    assert bundle.config["generator"]["dense_motion"]["mask_floor"] == 1e-3
+    assert bundle.manifest["provenance"]["image_size"] == 512
+    run("sadtalker", head, "--output", tmp_path / "tar", "--image_size=128")
+    assert read_manifest(tmp_path / "tar")["provenance"]["image_size"] == 128
 
 
 def test_check_compares_values_and_pytorchs_features(tmp_path, capsys):
@@ -297,9 +363,9 @@ def test_help_and_list_name_every_network_with_source_and_licence(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
-    helped = capsys.readouterr().out
+    helped = " ".join(capsys.readouterr().out.split())
     run("list")
-    listed = capsys.readouterr().out
+    listed = " ".join(capsys.readouterr().out.split())
     for entry in ENTRIES:
         for text in (helped, listed):
             assert entry.command in text

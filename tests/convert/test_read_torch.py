@@ -1,7 +1,9 @@
 """The whitelisting checkpoint reader: equal to torch's on tensors, deaf to everything else."""
 
+import ast
 import collections
 import os
+import pathlib
 import pickle
 
 import checkpoints
@@ -259,6 +261,41 @@ def test_settings_of_training_frameworks_become_stand_ins(tmp_path):
     assert tree["cfg"].state == {"_content": {"lr": 1.0}}
     assert issubclass(tree["kind"], read_torch.Opaque)
     assert isinstance(tree["best"], read_torch.Opaque)
+
+
+def test_a_file_of_python_2_and_pytorch_0_3(tmp_path):
+    """OrderedDict from a list of pairs, byte strings for keys, `_rebuild_tensor`, a storage of the GPU's."""
+
+    def value(thing):
+        return write_torch._value(thing, [], True)
+
+    text = pickle.SHORT_BINSTRING + b"\x08conv.\xff.w"  # a Python 2 string that is not UTF-8
+    storage = [value("storage"), name("torch.cuda", "FloatStorage"), value("0"), value("cuda:0"), value(6), pickle.NONE]
+    tensor = [name("torch._utils", "_rebuild_tensor"), pickle.MARK, pickle.MARK, *storage, pickle.TUPLE]
+    tensor += [pickle.BINPERSID, value(0), value((2, 3)), value((3, 1)), pickle.TUPLE, pickle.REDUCE]
+    pairs = [pickle.EMPTY_LIST, pickle.EMPTY_LIST, text, pickle.APPEND, *tensor, pickle.APPEND, pickle.APPEND]
+    body = opcodes(name("collections", "OrderedDict"), pickle.MARK, *pairs, pickle.TUPLE, pickle.REDUCE)
+    array = np.arange(6, dtype=np.float32)
+    parts = [read_torch.LEGACY_MAGIC, read_torch.LEGACY_PROTOCOL, checkpoints.SYSTEM]
+    with (tmp_path / "old.model").open("wb") as stream:
+        for part in parts:
+            pickle.dump(part, stream, protocol=2)
+        stream.write(body)
+        pickle.dump(["0"], stream, protocol=2)
+        stream.write(len(array).to_bytes(8, "little") + array.tobytes())
+    tree = read_torch.load(tmp_path / "old.model")
+    assert list(tree) == ["conv.\ufffd.w"]
+    np.testing.assert_array_equal(tree["conv.\ufffd.w"].numpy(), array.reshape(2, 3))
+
+
+def test_only_the_check_knows_torch():
+    """Conversion itself must run where torch is not installed."""
+    for file in (pathlib.Path(read_torch.__file__).parent).glob("*.py"):
+        tree = ast.parse(file.read_text())
+        names = [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
+        names += [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+        if file.name != "check.py":
+            assert not {"torch", "transformers"} & {n.split(".")[0] for n in names}, file
 
 
 @pytest.mark.parametrize("save", [checkpoints.save_zip, checkpoints.save_legacy])
