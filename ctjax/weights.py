@@ -115,7 +115,7 @@ def read_manifest(path: PathLike, network: str | tuple[str, ...] | None = None) 
         raise BundleError(f"{file}: the manifest lacks {', '.join(missing)}")
     wanted = (network,) if isinstance(network, str) else network
     if wanted is not None and manifest["network"] not in wanted:
-        raise BundleError(f"{folder}: a bundle of {manifest['network']}, where one of {' or '.join(wanted)} is needed")
+        raise BundleError(f"{folder}: a bundle of {manifest['network']}; one of {' or '.join(wanted)} is needed here")
     return manifest
 
 

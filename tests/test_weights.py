@@ -113,7 +113,7 @@ def test_another_structure_shape_or_dtype_is_refused(bundle, abstract, message):
 
 
 def test_another_network_is_refused(bundle):
-    with pytest.raises(BundleError, match="a bundle of toy, where one of hubert is needed"):
+    with pytest.raises(BundleError, match="a bundle of toy; one of hubert is needed here"):
         open_bundle(bundle, network="hubert")
     assert open_bundle(bundle, network=("hubert", "toy")).network == "toy"
 

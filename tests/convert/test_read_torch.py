@@ -5,6 +5,7 @@ import collections
 import os
 import pathlib
 import pickle
+import zipfile
 
 import checkpoints
 import ml_dtypes
@@ -332,6 +333,23 @@ def test_other_files_are_named(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"other\.pt: .*{message}"):
         read_torch.load(path)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"README.txt": b"hello"}, "a zip archive, but not one that PyTorch wrote"),
+        ({"net/data.pkl": b"\x80\x02}.", "net/constants.pkl": b"\x80\x02)."}, "a TorchScript program"),
+        ({"net/data.pkl": b"\x80\x02}.", "net/byteorder": b"big"}, "a big-endian machine"),
+        ({"net/data.pkl": b"no pickle"}, "not a PyTorch checkpoint"),
+    ],
+)
+def test_other_archives_are_named(tmp_path, members, message):
+    with zipfile.ZipFile(tmp_path / "other.pt", "w") as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+    with pytest.raises(CheckpointError, match=rf"other\.pt: .*{message}"):
+        read_torch.load(tmp_path / "other.pt")
 
 
 def test_missing_file_and_folder(tmp_path):
