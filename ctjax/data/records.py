@@ -1,6 +1,7 @@
 """Records: prepared clips on disk, as ArrayRecord shards with a schema version and the hashes of the networks used.
 
     manifest.json     schema, picture size, which features there are and the SHA-256 of the bundles that made them
+    silence.npy       float32 "18 c": the feature window of silence, where there are hubert features
     clips.jsonl       one line a clip, in the order of the records: id, person, split, frames
     shards/*.arrayrecord
 
@@ -156,6 +157,13 @@ def write_index(folder: pathlib.Path, clips: Sequence[ClipInfo], shards: Mapping
     return manifest
 
 
+def write_silence(folder: pathlib.Path, window: np.ndarray) -> None:
+    """Writes the feature window of silence, "18 c"."""
+    temporary = folder / ".silence.partial.npy"
+    np.save(temporary, np.asarray(window, np.float32))
+    os.replace(temporary, folder / "silence.npy")
+
+
 def _write_whole(path: pathlib.Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_text(text, encoding="utf-8")
@@ -224,6 +232,15 @@ class RecordSet:
             return Clip(self._source[int(index)])
         except (ValueError, KeyError, OSError, RuntimeError) as error:
             raise RecordsError(f"clip {self.clips[index].id} cannot be read ({error}): run prepare.py again") from error
+
+    @property
+    def silence(self) -> np.ndarray:
+        """The feature window of silence, float32 "18 c", made by the same bundle as the clips' features."""
+        self.require(hubert=None)
+        file = self.folders[0] / "silence.npy"
+        if not file.is_file():
+            raise RecordsError(f"{self.folders[0]}: silence.npy is missing: run prepare.py again")
+        return np.load(file, allow_pickle=False)
 
     def of_split(self, split: str, *, min_frames: int = 1) -> np.ndarray:
         """Numbers of the clips of `split` with `min_frames` frames or more. Raises `RecordsError` if there are none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxtyping import Array, Float
 
-from ctjax.losses.perceptual import perceptual
+from ctjax.losses.perceptual import mean_per_example, perceptual
 from ctjax.losses.vgg19 import Vgg19
 
 SCALES = (1.0, 0.5)
@@ -27,3 +27,10 @@ def masked_perceptual(
     layers = len(vgg.taps)
     weight = 1.0 / (len(scales) * layers)
     return perceptual(vgg, composed, source_01, scales=scales, weights=(weight,) * layers)
+
+
+def masked_pixels(
+    output_01: Float[Array, "b h w 3"], source_01: Float[Array, "b h w 3"], mask: Float[Array, "b h w 1"]
+) -> Float[Array, " b"]:
+    """Mean absolute difference of pixels outside the mouth, for runs without VGG-19's weights."""
+    return mean_per_example(abs(output_01 - source_01) * (1.0 - mask))

@@ -91,6 +91,8 @@ def write(folder, *, clips=12, persons=6, frames=60, size=SIZE, seed=0, add=None
     for name, part in (("a.arrayrecord", encoded[:half]), ("b.arrayrecord", encoded[half:])):
         records.write_shard(folder / "shards" / name, part)
     shards = {"a.arrayrecord": half, "b.arrayrecord": len(encoded) - half}
+    silent = np.stack([np.zeros(WINDOW_STEPS), np.zeros(WINDOW_STEPS), np.zeros(WINDOW_STEPS)], 1)
+    records.write_silence(folder, silent @ np.random.default_rng(1).normal(size=(3, CHANNELS)))
     found = {"hubert": "toy", **(features or {})}
     records.write_index(folder, infos, shards, image_size=size, features=found)
     return folder

@@ -1,0 +1,318 @@
+"""Training Audio2Exp: gradients for its output layer only, through the frozen renderer, sync expert and VGG-19.
+
+params: `out_fc`, and `audio_encoder` where it is trained too. frozen: `renderer`, `expert`, `silence` (one feature
+window), `audio_encoder` unless trained, `vgg19` where it is used.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ctjax import animate, parallel
+from ctjax.data import pipeline, transforms
+from ctjax.data.pipeline import ReadingConfig
+from ctjax.data.records import RecordSet
+from ctjax.data.transforms import PAIRINGS, PairingConfig
+from ctjax.losses import lip_sync, total
+from ctjax.losses.masked_perceptual import masked_perceptual, masked_pixels
+from ctjax.losses.mouth import crop_boxes, mouth_mask
+from ctjax.losses.total import Audio2ExpWeights
+from ctjax.motion.alpha import Ramp
+from ctjax.motion.audio2exp import Audio2ExpConfig
+from ctjax.motion.keypoints import transform_keypoints
+from ctjax.train import audio2exp_show, optim, state, sync_report
+from ctjax.train import frozen as frozen_networks
+from ctjax.train.frozen import Compute
+from ctjax.train.loop import LoopConfig, MediaFolder
+from ctjax.train.metrics import mean_where
+from ctjax.train.optim import OptimizerConfig
+from ctjax.types import HeadPose, UserError
+
+Batch = Mapping[str, Any]
+State = dict[str, Any]
+EVALUATED_ALPHAS = (0.0, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class ExpertChoice:
+    """bundle: the sync expert. form: of the lip-sync loss. least_rank1: its report must show at least this many times
+    chance in finding the true sound within a clip, on real frames and on frames from the renderer; `unchecked` takes it
+    whatever its report says."""
+
+    bundle: str
+    form: lip_sync.SyncForm = "cosine"
+    least_rank1: float = 3.0
+    unchecked: bool = False
+
+
+@dataclass(frozen=True)
+class Audio2ExpTraining:
+    """records: folders made by prepare.py with `--renderer` and `--hubert`. audio2exp: a bundle to take the audio
+    encoder from (and to go on from); without it the encoder is the expert's. vgg19: a bundle; without it differences
+    of pixels stand in for features. hubert: a bundle to put beside the export, so that infer.py takes it as it is.
+    silent_share: how often the mouth is closed by silence first; silent_alpha: with which strength, "same" as the
+    speech's (ControlTalk model.py:111-115) or 1 as at inference. remat: what is computed again in the backward pass
+    instead of kept."""
+
+    records: tuple[str, ...]
+    renderer: str
+    expert: ExpertChoice
+    task: Literal["audio2exp"] = "audio2exp"
+    audio2exp: str | None = None
+    vgg19: str | None = None
+    hubert: str | None = None
+    frames: int = 5
+    pairing: PairingConfig = field(default_factory=PairingConfig)
+    weights: Audio2ExpWeights = field(default_factory=Audio2ExpWeights)
+    alpha: Ramp = field(default_factory=Ramp)
+    silent_share: float = 0.5
+    silent_alpha: Literal["same", "one"] = "same"
+    train_audio_encoder: bool = False
+    split: str = "train"
+    held_out: str = "val"
+    evaluation_batches: int = 4
+    compute: Compute = "float32"
+    remat: Literal["nothing", "renderer", "everything"] = "nothing"
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-5, warmup=500, ema=0.999))
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.silent_share <= 1:
+            raise ValueError(f"silent_share is a probability, not {self.silent_share}")
+
+
+class Audio2ExpTask:
+    """A `loop.Task`."""
+
+    def __init__(self, config: Audio2ExpTraining):
+        self.config = config
+        self.optimizer = optim.build(config.optimizer)
+        self.records = RecordSet(config.records)
+        renderer = frozen_networks.open_renderer(config.renderer, config.compute)
+        expert = frozen_networks.open_sync_expert(config.expert.bundle, config.compute)
+        self._check_expert(expert)
+        self.records.require(hubert=expert.provenance.get("hubert"), renderer=renderer.fingerprint)
+        self.renderer, self.expert = renderer.network, expert.network
+        if config.frames < self.expert.config.frames:
+            raise UserError(f"frames is {config.frames}, the sync expert needs at least {self.expert.config.frames}")
+        silence = self.records.silence.astype(jnp.dtype(config.compute))
+        self.frozen: dict[str, Any] = {"renderer": renderer.params, "expert": expert.params, "silence": silence[None]}
+        self.audio2exp, self._start = self._first_audio2exp(expert)
+        if not config.train_audio_encoder:
+            self.frozen["audio_encoder"] = frozen_networks.cast(self._start.pop("audio_encoder"), config.compute)
+        self.vgg = None
+        if config.vgg19:
+            opened = frozen_networks.open_vgg19(config.vgg19, config.compute)
+            self.vgg, self.frozen["vgg19"] = opened.network, opened.params
+        self._clips = self.records.of_split(config.split, min_frames=config.frames)
+        self._held_out = self.records.of_split(config.held_out, min_frames=config.frames)
+
+    def _check_expert(self, expert: frozen_networks.Frozen) -> None:
+        choice = self.config.expert
+        if not choice.unchecked:
+            sync_report.check_report(
+                expert.provenance, path=choice.bundle, least=choice.least_rank1, need_reconstructed=True
+            )
+
+    def _first_audio2exp(self, expert: frozen_networks.Frozen) -> tuple[Any, dict[str, Any]]:
+        """Audio2Exp and the parameters to begin with: a bundle's, or a zero layer on the expert's audio half."""
+        keypoints = self.records[0]["canonical"].shape[1]
+        if self.config.audio2exp:
+            opened = frozen_networks.open_audio2exp(self.config.audio2exp)
+            network, params = opened.network, dict(opened.params)
+        else:
+            audio = self.expert.config.audio
+            config = Audio2ExpConfig(audio.steps, audio.channels, audio.widths, keypoints)
+            network = animate.Audio2Exp(config)
+            zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), network.abstract["out_fc"])
+            encoder = frozen_networks.cast(expert.params["audio_encoder"], "float32")
+            params = {"audio_encoder": encoder, "out_fc": zeros}
+        found = (self.records[0]["hubert"].shape[1], keypoints)
+        if found != (network.config.channels, network.config.num_kp):
+            raise UserError(
+                f"the records have {found[0]} feature channels and {found[1]} keypoints, Audio2Exp has "
+                f"{network.config.channels} and {network.config.num_kp}: prepare them with the networks used here"
+            )
+        return network, params
+
+    def init(self, key: jax.Array) -> State:
+        params = jax.tree.map(jnp.asarray, self._start)
+        return state.new_state(params, self.optimizer, key, ema=self.config.optimizer.ema > 0)
+
+    def step(self, current: State, frozen: Any, batch: Batch) -> tuple[State, dict[str, Any]]:
+        settings = self.config.optimizer
+        alpha = self.config.alpha(current["step"])
+        loss = functools.partial(self._loss, frozen, alpha)
+        gradient, metrics = state.gradients(
+            loss, current["params"], batch, state.step_key(current), settings.micro_batches
+        )
+        new, more = state.update(current, gradient, self.optimizer, settings)
+        return new, {**metrics, **more, "alpha": alpha}
+
+    def _loss(
+        self, frozen: Any, alpha: jax.Array, params: Any, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        config = self.config
+        silent = jax.random.bernoulli(key, config.silent_share, batch["pairing"].shape)
+        silent_alpha = jnp.where(silent, alpha if config.silent_alpha == "same" else 1.0, 0.0)
+        terms = self.terms(params, frozen, batch, alpha, silent_alpha)
+        losses = total.weighted(terms, config.weights)
+        loss = jnp.mean(losses)
+        metrics: dict[str, Any] = {"loss": loss, **{name: jnp.mean(value) for name, value in terms.items()}}
+        for number, name in enumerate(PAIRINGS):
+            chosen = batch["pairing"] == number
+            metrics |= {f"{term}/{name}": mean_where(value, chosen) for term, value in terms.items()}
+        metrics |= {f"{term}/silent_pass": mean_where(value, silent) for term, value in terms.items()}
+        return loss, metrics
+
+    def terms(
+        self, params: Any, frozen: Any, batch: Batch, alpha: jax.Array | float, silent_alpha: jax.Array | float
+    ) -> dict[str, jax.Array]:
+        """The terms of the loss for each example, "b" float32, before any weight. silent_alpha: a number or "b"."""
+        edit = functools.partial(self.edited, frozen)
+        if self.config.remat != "nothing":
+            edit = jax.checkpoint(edit)
+        output_01, delta = edit(params, batch, alpha, silent_alpha)
+        judge = functools.partial(self._judge, frozen)
+        if self.config.remat == "everything":
+            judge = jax.checkpoint(judge)
+        terms = judge(output_01, batch)
+        weights = self.config.weights
+        if weights.anchor:
+            terms["anchor"] = total.anchor(delta)
+        if weights.smoothness:
+            terms["smoothness"] = total.smoothness(delta)
+        return terms
+
+    def edited(
+        self, frozen: Any, params: Any, batch: Batch, alpha: jax.Array | float, silent_alpha: jax.Array | float
+    ) -> tuple[jax.Array, jax.Array]:
+        """Rendered frames "b t h w 3" in [0, 1] and the change of the expression "b t k 3"."""
+        b, t = batch["source_u8"].shape[:2]
+        flat = {name: x.reshape(b * t, *x.shape[2:]) for name, x in batch.items() if name in FRAME_FIELDS}
+        dtype = jnp.dtype(self.config.compute)
+        pose = HeadPose(*(flat[name] for name in HeadPose._fields))
+        source_01 = (flat["source_u8"].astype(jnp.float32) / 255.0).astype(dtype)
+        networks = {"renderer": frozen["renderer"], "audio2exp": self.whole(params, frozen)}
+        source = animate.encode(self.renderer, networks, source_01, flat["canonical"], pose)
+        silent_alpha = jnp.repeat(jnp.broadcast_to(silent_alpha, (b,)), t)
+        moved = animate.animated_keypoints(
+            self.audio2exp,
+            networks["audio2exp"],
+            flat["canonical"],
+            pose,
+            flat["hubert"].astype(dtype),
+            frozen["silence"],
+            alpha,
+            silence_alpha=silent_alpha,
+        )
+        # K' - K is the expression's change, since R Kc + T is in both (eq. 1 and 3)
+        delta = moved - transform_keypoints(flat["canonical"], pose)
+        output_01 = self.renderer.drive(networks["renderer"], source, moved)
+        return output_01.reshape(b, t, *output_01.shape[1:]), delta.reshape(b, t, *delta.shape[1:])
+
+    def _judge(self, frozen: Any, output_01: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """Perceptual and lip-sync loss of each example."""
+        b, t, h, w, _ = output_01.shape
+        output_01 = output_01.reshape(b * t, h, w, 3)
+        source_01 = batch["source_u8"].reshape(b * t, h, w, 3).astype(jnp.float32) / 255.0
+        boxes = batch["boxes"].reshape(b * t, 4)
+        mask = mouth_mask(boxes, h, w)
+        if self.vgg is not None:
+            dtype = jnp.dtype(self.config.compute)
+            vgg = self.vgg.bind(frozen["vgg19"])
+            images = (x.astype(dtype) for x in (output_01, source_01, mask))
+            perceptual = masked_perceptual(vgg, *images)
+        else:
+            perceptual = masked_pixels(output_01, source_01, mask)
+        cosine = self.cosine(frozen, output_01.reshape(b, t, h, w, 3), batch["boxes"], batch["hubert"])
+        if self.config.expert.form == "cosine":
+            sync = lip_sync.cosine_loss(cosine)
+        else:
+            sync = lip_sync.bce_of_logit(self.expert.logit(frozen["expert"], cosine))
+        return {"perceptual": perceptual.reshape(b, t).mean(1), "sync": sync.mean(1)}
+
+    def cosine(self, frozen: Any, frames_01: jax.Array, boxes: jax.Array, hubert: jax.Array) -> jax.Array:
+        """Similarity of every run of the expert's frames with the sound that begins there: "b s" float32."""
+        b, t, h, w, _ = frames_01.shape
+        dtype, length = jnp.dtype(self.config.compute), self.expert.config.frames
+        crops = crop_boxes(
+            frames_01.reshape(b * t, h, w, 3).astype(dtype), boxes.reshape(b * t, 4), self.expert.config.crop
+        )
+        crops = crops.reshape(b, t, *crops.shape[1:])
+        starts = np.arange(t - length + 1)
+        runs = crops[:, starts[:, None] + np.arange(length)].reshape(b * len(starts), length, *crops.shape[2:])
+        windows = hubert[:, starts].reshape(b * len(starts), *hubert.shape[2:]).astype(dtype)
+        mouths = self.expert.embed_mouths(frozen["expert"], runs)
+        sounds = self.expert.embed_sound(frozen["expert"], windows)
+        return jnp.sum(mouths * sounds, -1).reshape(b, len(starts))
+
+    def whole(self, params: Any, frozen: Any) -> Any:
+        """Audio2Exp's parameters, the trained and the frozen half together, in the dtype they compute in."""
+        dtype = jnp.dtype(self.config.compute)
+        trained = jax.tree.map(lambda x: x.astype(dtype), params)
+        return {"audio_encoder": frozen["audio_encoder"], **trained} if "audio_encoder" in frozen else trained
+
+    def training_data(self, rows: parallel.Rows) -> grain.IterDataset:
+        stream = transforms.endless(self._clips, self._examples(self._clips), self.config.loop.seed)
+        return pipeline.batches(stream, rows, self.config.reading)
+
+    def evaluation_data(self, rows: parallel.Rows) -> Iterable[Batch]:
+        stream = transforms.in_order(self._held_out, self._examples(self._held_out), 0)
+        return pipeline.first_batches(stream, rows, self.config.evaluation_batches)
+
+    def _examples(self, clips: np.ndarray) -> transforms.DrivenFrames:
+        return transforms.DrivenFrames(self.records, clips, frames=self.config.frames, pairing=self.config.pairing)
+
+    def evaluate(self, current: State, frozen: Any, batches: Iterable[Batch]) -> dict[str, float]:
+        """Losses on held-out examples, by alpha after the silent pass, and of the unedited reconstruction."""
+        params = state.averaged(current)
+        found: dict[str, list[np.ndarray]] = {}
+        for batch in batches:
+            for name, alpha, silent in EVALUATED:
+                for term, value in parallel.fetch(self._evaluate_terms(params, frozen, batch, alpha, silent)).items():
+                    found.setdefault(f"{term}/{name}", []).append(value)
+        return {name: float(np.concatenate(values).mean()) for name, values in found.items()}
+
+    @functools.cached_property
+    def _evaluate_terms(self) -> Any:
+        def evaluate(params: Any, frozen: Any, batch: Batch, alpha: float, silent: float) -> dict[str, jax.Array]:
+            output_01, delta = self.edited(frozen, params, batch, alpha, silent)
+            terms = self._judge(frozen, output_01, batch)
+            return {**terms, "expression_change": jnp.sqrt(total.anchor(delta))}
+
+        return jax.jit(evaluate)
+
+    @functools.cached_property
+    def render(self) -> Any:
+        """Compiled (params, frozen, batch, alpha, silent alpha) -> frames "b t h w 3"."""
+        return jax.jit(lambda params, frozen, batch, *alphas: self.edited(frozen, params, batch, *alphas)[0])
+
+    def pictures(self, current: State, frozen: Any, batch: Batch, path: MediaFolder) -> dict[str, np.ndarray]:
+        audio2exp_show.write_clip(self, current, frozen, self._held_out, path)
+        return {"sheet": audio2exp_show.sheet(self, current, frozen, batch)}
+
+    def export(self, current: State, frozen: Any, folder: pathlib.Path) -> None:
+        params = parallel.fetch(self.whole(state.averaged(current), frozen))
+        if parallel.is_main_process():
+            audio2exp_show.export(self, frozen_networks.cast(params, "float32"), int(current["step"]), folder)
+
+
+FRAME_FIELDS = ("source_u8", "hubert", "canonical", *HeadPose._fields)
+EVALUATED = (("unedited", 0.0, 0.0), *((f"alpha_{alpha:g}", alpha, 1.0) for alpha in EVALUATED_ALPHAS))
+
+Config = Audio2ExpTraining
+
+
+def build(config: Audio2ExpTraining) -> Audio2ExpTask:
+    return Audio2ExpTask(config)

@@ -1,0 +1,233 @@
+"""Training Audio2Exp through tiny frozen networks: what moves, what must not, and what is written down."""
+
+import dataclasses
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ctjax import parallel, weights
+from ctjax.data.records import RecordsError
+from ctjax.data.transforms import PAIRINGS
+from ctjax.losses import vgg19
+from ctjax.losses.sync_expert import SyncExpert, SyncExpertConfig
+from ctjax.losses.total import Audio2ExpWeights
+from ctjax.motion.alpha import Ramp
+from ctjax.motion.audio2exp import Audio2ExpConfig
+from ctjax.render.renderer import Renderer
+from ctjax.train import frozen, loop, metrics
+from ctjax.train.audio2exp_step import Audio2ExpTask, Audio2ExpTraining, ExpertChoice
+from ctjax.train.optim import OptimizerConfig
+from ctjax.types import UserError
+
+HERE = pathlib.Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "data")]
+import drawn_params  # noqa: E402
+import tiny_renderer  # noqa: E402
+import toy_records  # noqa: E402
+
+AUDIO = Audio2ExpConfig(channels=toy_records.CHANNELS, widths=(32, 24, 16, 24), num_kp=tiny_renderer.KEYPOINTS)
+EXPERT = SyncExpertConfig(frames=3, crop=16, widths=(8, 16), audio=AUDIO)
+GOOD = {"chance": 0.1, "rank1_within_clip": 0.6}
+
+
+def features_of(renderer, params):
+    """What prepare.py adds to a record from the renderer."""
+
+    @jax.jit
+    def estimate(images_01):
+        pose = renderer.head_pose(params, images_01)
+        return {"canonical": renderer.canonical_keypoints(params, images_01), **pose._asdict()}
+
+    return lambda images_01: jax.tree.map(np.asarray, estimate(images_01))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Folders of records and bundles that belong together."""
+    folder = tmp_path_factory.mktemp("world")
+    renderer = Renderer(tiny_renderer.RENDERER)
+    params = drawn_params.draw(renderer.abstract, 0, {"conv_img": 0.2})
+    manifest = weights.save_bundle(
+        folder / "renderer", network="facevid2vid", config=tiny_renderer.RENDERER, params=params
+    )
+    made_by = {"renderer": manifest["parameters"]["sha256"]}
+    toy_records.write(
+        folder / "records",
+        clips=9,
+        persons=6,
+        frames=24,
+        size=tiny_renderer.SIZE,
+        add=features_of(renderer, params),
+        features=made_by,
+    )
+    expert = SyncExpert(EXPERT)
+    report = {"hubert": "toy", "report": {"real": GOOD, "reconstructed": GOOD}}
+    parameters = drawn_params.draw(expert.abstract, 1)
+    for name, provenance in (("expert", report), ("unmeasured", {"hubert": "toy"})):
+        weights.save_bundle(
+            folder / name, network="sync_expert", config=EXPERT, params=parameters, provenance=provenance
+        )
+    vgg = vgg19.network(tiny_renderer.VGG)
+    weights.save_bundle(
+        folder / "vgg19", network="vgg19", config=tiny_renderer.VGG, params=drawn_params.draw(vgg.abstract, 2)
+    )
+    return folder
+
+
+def recipe(world, **changes):
+    settings = {
+        "records": (str(world / "records"),),
+        "renderer": str(world / "renderer"),
+        "expert": ExpertChoice(str(world / "expert")),
+        "vgg19": str(world / "vgg19"),
+        "frames": 4,
+        "evaluation_batches": 1,
+        "alpha": Ramp(steps=10, start=0.5),
+        "weights": Audio2ExpWeights(perceptual=0.1, sync=1.0),
+        "optimizer": OptimizerConfig(lr=0.02, warmup=2, ema=0.9),
+        "loop": loop.LoopConfig(steps=24, batch=8, log_every=1, save_every=12, evaluate_every=12, pictures_every=24),
+    }
+    return Audio2ExpTraining(**(settings | changes))
+
+
+@pytest.fixture(scope="module")
+def task(world):
+    return Audio2ExpTask(recipe(world))
+
+
+@pytest.fixture(scope="module")
+def batch(task):
+    return next(iter(task.training_data(parallel.Rows(8, 0, 8))))
+
+
+@pytest.fixture(scope="module")
+def trained(world, task, tmp_path_factory):
+    run = tmp_path_factory.mktemp("run")
+    before = jax.tree.map(np.copy, task.frozen)
+    outcome = loop.run(task, task.config.loop, folder=run)
+    return run, outcome, before
+
+
+def test_zero_layer_gives_the_reconstruction_to_the_bit(task, batch):
+    params = task.init(jax.random.key(0))["params"]
+    run = jax.jit(task.edited)
+    plain, none = run(task.frozen, params, batch, 0.0, 0.0)
+    edited, delta = run(task.frozen, params, batch, 1.0, 1.0)
+    assert np.array_equal(plain, edited)
+    assert not np.any(delta) and not np.any(none)
+    assert plain.shape == (8, 4, 32, 32, 3)
+
+
+def test_nothing_frozen_changes_by_a_bit(trained, task, world):
+    run, outcome, before = trained
+    assert set(outcome.state["params"]) == {"out_fc"}
+    assert jax.tree.all(jax.tree.map(np.array_equal, before, task.frozen))
+    exported = weights.open_bundle(run / "export" / "audio2exp", network="audio2exp").params
+    expert = weights.open_bundle(world / "expert", network="sync_expert").params
+    assert jax.tree.all(jax.tree.map(np.array_equal, exported["audio_encoder"], expert["audio_encoder"]))
+    assert np.any(exported["out_fc"]["kernel"]), "while the trained layer has moved"
+    assert jax.tree.all(
+        jax.tree.map(np.array_equal, exported["out_fc"], parallel.fetch(outcome.state["ema"]["out_fc"]))
+    )
+
+
+def test_the_sync_loss_falls_on_held_out_clips(trained):
+    run, _, _ = trained
+    lines = [line for line in metrics.read(run / "metrics.jsonl") if "held_out/sync/alpha_1" in line]
+    first, last = lines[0], lines[-1]
+    assert first["held_out/sync/alpha_1"] == first["held_out/sync/unedited"], "zero layer: nothing is edited yet"
+    assert last["held_out/sync/alpha_1"] < last["held_out/sync/alpha_0"]
+    assert last["held_out/sync/alpha_1"] < first["held_out/sync/alpha_1"]
+    assert first["held_out/expression_change/alpha_1"] == 0 < last["held_out/expression_change/alpha_1"]
+
+
+def test_every_term_is_logged_by_group_and_alpha_rises(trained):
+    run, _, _ = trained
+    steps = [line for line in metrics.read(run / "metrics.jsonl") if "loss" in line]
+    assert [line["alpha"] for line in steps[:12]] == pytest.approx([0.5 + 0.05 * min(i, 10) for i in range(12)])
+    seen = set().union(*steps)
+    assert {f"{term}/{group}" for term in ("sync", "perceptual") for group in (*PAIRINGS, "silent_pass")} <= seen
+    for line in steps:
+        assert line["loss"] == pytest.approx(0.1 * line["perceptual"] + line["sync"], rel=1e-4)
+
+
+def test_pictures_and_a_clip_with_sound(trained):
+    from ctjax.media.container import probe
+
+    run, _, _ = trained
+    import cv2
+
+    sheet = cv2.imread(str(run / "pictures" / "sheet" / "00000024.png"))
+    assert sheet.shape == (4 * 32, 8 * 32, 3)
+    info = probe(run / "pictures" / "clip" / "00000024.mp4")
+    assert info.audio is not None and (info.video.width, info.video.height) == (4 * 32, 32)
+    assert info.duration_s == pytest.approx(24 / 25, abs=0.1)
+
+
+def terms(world, batch, **changes):
+    task = Audio2ExpTask(recipe(world, **changes))
+    params = {"out_fc": {"kernel": jnp.full((3 * 4 + 24, 12), 0.01), "bias": jnp.zeros(12)}}
+    alphas = (0.8, jnp.linspace(0, 1, 8))
+
+    def loss(params):
+        values = task.terms(params, task.frozen, batch, *alphas)
+        return sum(jnp.mean(value) for value in values.values()), values
+
+    (_, values), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    return values, gradient["out_fc"]["kernel"]
+
+
+def test_rematerialisation_changes_nothing_and_bfloat16_little(world, batch):
+    changes = {"weights": Audio2ExpWeights(anchor=1.0, smoothness=1.0)}
+    plain, gradient = terms(world, batch, **changes)
+    again, gradient_again = terms(world, batch, remat="everything", **changes)
+    assert set(plain) == {"perceptual", "sync", "anchor", "smoothness"}
+    for name, value in plain.items():
+        np.testing.assert_allclose(value, again[name], rtol=1e-5)
+    np.testing.assert_allclose(gradient, gradient_again, rtol=1e-3, atol=1e-5 * np.abs(gradient).max())
+    half, half_gradient = terms(world, batch, compute="bfloat16", **changes)
+    assert {str(value.dtype) for value in half.values()} == {"float32"} and half_gradient.dtype == jnp.float32
+    np.testing.assert_allclose(plain["sync"], half["sync"], atol=0.05)
+    np.testing.assert_allclose(plain["perceptual"], half["perceptual"], rtol=0.1)
+
+
+def test_an_expert_must_have_shown_its_accuracy(world):
+    with pytest.raises(UserError, match=r"unmeasured: the sync expert has no report.*expert\.unchecked=True"):
+        Audio2ExpTask(recipe(world, expert=ExpertChoice(str(world / "unmeasured"))))
+    with pytest.raises(UserError, match="60% of cases, 90% are asked for"):
+        Audio2ExpTask(recipe(world, expert=ExpertChoice(str(world / "expert"), least_rank1=9.0)))
+    Audio2ExpTask(recipe(world, expert=ExpertChoice(str(world / "unmeasured"), unchecked=True)))
+
+
+def test_records_of_other_weights_are_refused(world, tmp_path):
+    renderer = Renderer(tiny_renderer.RENDERER)
+    weights.save_bundle(
+        tmp_path / "other",
+        network="facevid2vid",
+        config=tiny_renderer.RENDERER,
+        params=drawn_params.draw(renderer.abstract, 9),
+    )
+    with pytest.raises(RecordsError, match=r"the renderer features were made by other weights.*prepare\.py"):
+        Audio2ExpTask(recipe(world, renderer=str(tmp_path / "other")))
+
+
+def test_the_other_choices_pixels_bce_and_going_on_with_the_encoder_trained_too(world, trained, tmp_path):
+    run, _, _ = trained
+    config = recipe(
+        world,
+        audio2exp=str(run / "export" / "audio2exp"),
+        train_audio_encoder=True,
+        vgg19=None,
+        expert=ExpertChoice(str(world / "expert"), form="bce"),
+        loop=loop.LoopConfig(steps=1, batch=8, evaluate_every=0, pictures_every=0),
+    )
+    task = Audio2ExpTask(dataclasses.replace(config, optimizer=OptimizerConfig(lr=1e-2, ema=0.0)))
+    outcome = loop.run(task, config.loop, folder=tmp_path)
+    start = frozen.open_audio2exp(run / "export" / "audio2exp").params
+    moved = parallel.fetch(outcome.state["params"])
+    for part in ("audio_encoder", "out_fc"):
+        assert not jax.tree.all(jax.tree.map(np.array_equal, start[part], moved[part])), part
