@@ -39,7 +39,6 @@ from ctjax.types import UserError
 if TYPE_CHECKING:
     from ctjax.infer.talking_head import TalkingHead
 
-_HELD_FRAMES, _FADE_FRAMES = 12, 6  # without a face: how long the last one is kept, and how long it fades
 _CHUNKS_AHEAD = 2  # prepared by the thread before the devices ask for them
 
 
@@ -184,13 +183,10 @@ class Animation:
             which = options.face if role == "source" else None
             tracker = FaceTracker(self._head.face_finder, which, fixed=options.tracking == "fixed")
             tracked = tracker.track(clip.resampled(options.fps), frames, str(clip.path))
-        by_hand = role == "source" and options.box is not None
-        unseen = 0 if by_hand else _HELD_FRAMES + _FADE_FRAMES
         points = None
         for frame, face in tracked:
             points = face.points if face.seen else points
-            unseen = 0 if face.seen or by_hand else unseen + 1
-            yield self._cropped(frame, face._replace(points=points), _shown_without_face(unseen))
+            yield self._cropped(frame, face._replace(points=points))
 
     def _user_box(self, frame: np.ndarray):
         try:
@@ -198,14 +194,11 @@ class Animation:
         except ValueError as error:
             raise UserError(f"{self._inputs.source}: {error}") from error
 
-    def _cropped(self, frame: np.ndarray, face: TrackedFace, presence: float = 1.0) -> Shown:
-        """presence: 1 shows the rendered face, 0 the frame as it was filmed."""
+    def _cropped(self, frame: np.ndarray, face: TrackedFace) -> Shown:
         size = self._head.size
         # A head that moves otherwise than it was filmed needs its whole crop; else hair and background stay as filmed.
         moves = self._inputs.driving is not None or not self._keeps_pose
         mask = None if moves or not face.seen else face_mask(face.points, face.box, size)
-        if presence < 1:
-            mask = np.full((size, size), presence, np.float32) if mask is None else presence * mask
         return Shown(frame, face, crop(frame, face.box, size), mask)
 
     @property
@@ -235,21 +228,12 @@ class Animation:
     def _laid_out(self, source: Shown, picture: np.ndarray) -> np.ndarray:
         if self.options.layout == "crop":
             return picture
-        if source.face.lost:  # nobody there to speak: the frame stays as it was filmed
-            whole = source.frame.copy()
-        else:
+        whole = source.frame.copy()  # as it was filmed, where nobody is there to speak
+        if not source.face.lost:
             whole = paste(source.frame, picture, source.face.box, source.mask)
         if self.options.layout == "full":
             return whole
         return np.concatenate([source.frame, whole], axis=1)
-
-
-def _shown_without_face(unseen: int) -> float:
-    """How much of the rendered face to show after so many frames without a face.
-
-    A hand before the mouth hides it for a moment; a face that has left is nothing to render.
-    """
-    return float(np.clip(1 - (unseen - _HELD_FRAMES) / _FADE_FRAMES, 0, 1))
 
 
 def _values(value: float | Curve | None, first: int, count: int, fps: float) -> np.ndarray | None:
