@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convert.catalogue import ENTRIES, Entry, Flag, entry_named
+from convert.folder import ROLES, fit_together, scan
 from ctjax.types import UserError
 
 EXIT_ERROR = 1
@@ -83,8 +84,11 @@ def _parser() -> argparse.ArgumentParser:
         "controltalk", help="a folder with ControlTalk's checkpoints -> renderer/ hubert/ audio2exp/"
     )
     whole.add_argument("source", type=pathlib.Path, help="the folder; files are recognised by what they hold")
-    for role in ("renderer", "hubert", "audio2exp"):
-        whole.add_argument(f"--{role}", type=pathlib.Path, help=f"take the {role} from this file or folder")
+    for role, command in ROLES.items():
+        whole.add_argument(f"--{role}", type=pathlib.Path, metavar="PATH", help=f"take the {role} from this path")
+        for flag in entry_named(command).flags:
+            if flag.name != "channels":  # the HuBERT that is found says it
+                _add_flag(whole, flag)
     _common(whole, "the talking-head folder to write")
     whole.set_defaults(run=_run_folder)
 
@@ -151,18 +155,17 @@ def _run_one(options: argparse.Namespace) -> None:
 
 
 def _run_folder(options: argparse.Namespace) -> None:
-    from convert import folder
     from ctjax.weights import replacing
 
     texts, configs, settings = [], {}, vars(options)
     with replacing(options.output, overwrite=options.overwrite) as aside:
-        found = folder.scan(options.source, {role: settings[role] for role in folder.ROLES})
-        for role, entry in folder.ROLES.items():
+        found = scan(options.source, {role: settings[role] for role in ROLES})
+        for role, command in ROLES.items():
             if role == "audio2exp":  # its window does not say how wide a feature is, but HuBERT does
                 settings = {**settings, "channels": configs["hubert"].hidden_size}
-            configs[role], text = _convert_into(entry_named(entry), found.chosen[role], aside / role, settings)
+            configs[role], text = _convert_into(entry_named(command), found.chosen[role], aside / role, settings)
             texts.append(text)
-        folder.fit_together(configs)
+        fit_together(configs)
     print("\n".join(texts))
     for path, reason in found.left.items():
         print(f"not used: {path}: {reason}")
