@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ctjax.losses.vgg19 import imagenet_normalize
-from ctjax.nn.conv import conv, linear
+from ctjax.nn.conv import conv
 from ctjax.nn.module import Network
 from ctjax.nn.norm import BatchNorm
 from ctjax.nn.resize import max_pool
@@ -95,7 +95,7 @@ class Hopenet(nnx.Module):
             setattr(self, f"layer{stage + 1}", nnx.List(blocks))
         self.stages = len(config.layers)
         for angle in PoseBins._fields:
-            setattr(self, f"fc_{angle}", linear(channels, NUM_BINS, rngs=rngs))
+            setattr(self, f"fc_{angle}", nnx.Linear(channels, NUM_BINS, rngs=rngs))
 
     def features(self, image: Float[Array, "b 224 224 3"]) -> dict[str, Float[Array, "b ..."]]:
         """Every stage's output by its checkpoint name, for ImageNet-normalised images; `avgpool` is "b c"."""

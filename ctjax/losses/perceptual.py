@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ctjax.losses.pyramid import pyramid
@@ -11,8 +12,8 @@ from ctjax.losses.vgg19 import Vgg19
 
 
 def mean_per_example(values: Float[Array, "b ..."]) -> Float[Array, " b"]:
-    """Mean over everything but the batch."""
-    return values.mean(tuple(range(1, values.ndim)))
+    """Mean over everything but the batch, in float32 at least."""
+    return values.mean(tuple(range(1, values.ndim)), dtype=jnp.promote_types(values.dtype, jnp.float32))
 
 
 def feature_distance(

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from ctjax.nn.conv import conv
-from ctjax.nn.module import Network
+from ctjax.nn.module import Network, Params
 from ctjax.nn.resize import max_pool
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -81,6 +82,19 @@ def imagenet_normalize(image_01: Float[Array, "*b h w 3"]) -> Float[Array, "*b h
     """RGB in [0, 1] to the zero-mean, unit-variance range of torchvision's classifiers."""
     mean, std = (jnp.asarray(v, image_01.dtype) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (image_01 - mean) / std
+
+
+def untrained(config: Vgg19Config, seed: int) -> Params:
+    """Fixed random parameters (He's initialisation, so that deep layers stay as lively as the first): no substitute for
+    trained ones, but a perceptual loss to try things out with."""
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if len(leaf.shape) == 1:
+            return np.zeros(leaf.shape, np.float32)
+        return (rng.standard_normal(leaf.shape) * (2 / np.prod(leaf.shape[:-1])) ** 0.5).astype(np.float32)
+
+    return jax.tree.map(draw, network(config).abstract)
 
 
 @functools.cache

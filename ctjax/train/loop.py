@@ -309,10 +309,10 @@ def _due(step: int, interval: int) -> bool:
 
 
 def _first_state(task: Task, mesh: Mesh, key: jax.Array) -> State:
-    """`task.init` in one compiled call. Weights that a task starts from would end up inside that program as constants,
-    so a task that says `starts_from_weights` makes its state outside and it is only placed."""
+    """`task.init`, compiled. A task with `eager_init` runs it outside of any program: weights that it starts from would
+    end up there as constants, and the draws of a large network take minutes to compile."""
     everywhere = parallel.replicated(mesh)
-    if getattr(task, "starts_from_weights", False):
+    if getattr(task, "eager_init", False):
         return jax.jit(lambda state: state, out_shardings=everywhere)(task.init(key))
     return jax.jit(task.init, out_shardings=everywhere)(key)
 

@@ -1,0 +1,166 @@
+"""Pairs of frames of one clip, which is what the renderer learns from: appearance from one, motion from the other.
+
+Clips come from records made by prepare.py, or from a folder of face crops: one folder a clip, its pictures in the
+order of their names.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import zlib
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import cv2
+import grain
+import numpy as np
+
+from ctjax.data.records import ClipInfo
+from ctjax.types import UserError
+
+Example = dict[str, np.ndarray]
+Poses = Literal["none", "truth", "estimated"]
+ANGLES = ("yaw_deg", "pitch_deg", "roll_deg")
+MIRROR_SIGNS = np.array([-1.0, 1.0, -1.0], np.float32)  # of yaw, pitch and roll in a mirrored picture
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+HELD_OUT_SHARE = 0.1
+
+
+class Clip(Protocol):
+    """Frames of one person, and what is known of each by name."""
+
+    def __contains__(self, name: str) -> bool: ...
+    def __getitem__(self, name: str) -> np.ndarray: ...
+    def images(self, frames: Sequence[int]) -> np.ndarray: ...
+
+
+class Clips(Protocol):
+    """What `records.RecordSet` and `CropFolder` have in common."""
+
+    clips: list[ClipInfo]
+    image_size: int
+
+    def __getitem__(self, index: int) -> Clip: ...
+    def of_split(self, split: str, *, min_frames: int = 1) -> np.ndarray: ...
+
+
+class _CropClip:
+    """The pictures of one folder; nothing else is known of them."""
+
+    def __init__(self, files: Sequence[pathlib.Path], size: int):
+        self._files, self._size = files, size
+
+    def __contains__(self, name: str) -> bool:
+        return False
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        raise KeyError(name)
+
+    def images(self, frames: Sequence[int]) -> np.ndarray:
+        """RGB uint8 "n h w 3". Raises UserError for a picture that cannot be read or has another size."""
+        return np.stack([_read_square(self._files[frame], self._size) for frame in frames])
+
+
+class CropFolder:
+    """Folders of face crops, one sub-folder a clip. Of every ten clips one, chosen by its name, is the split "val".
+
+    Raises `UserError` for folders without clips, and for pictures that are not square.
+    """
+
+    def __init__(self, folders: Sequence[str | os.PathLike]):
+        found = {}
+        for folder in map(pathlib.Path, folders):
+            if not folder.is_dir():
+                raise UserError(f"{folder}: no such folder")
+            for inside in sorted(path for path in folder.iterdir() if path.is_dir()):
+                if files := sorted(path for path in inside.iterdir() if path.suffix.lower() in PICTURES):
+                    found[f"{folder.name}/{inside.name}"] = files
+        if not found:
+            raise UserError(
+                f"{', '.join(map(str, folders))}: no clips there: put the pictures of each clip in a folder of its own "
+                f"({', '.join(PICTURES)})"
+            )
+        held_out = sorted(found, key=lambda name: zlib.crc32(name.encode()))[: round(HELD_OUT_SHARE * len(found) + 0.4)]
+        self._files = list(found.values())
+        self.clips = [
+            ClipInfo(name, name, "val" if name in held_out else "train", len(files)) for name, files in found.items()
+        ]
+        self.image_size = int(_read_square(self._files[0][0]).shape[0])
+
+    def __getitem__(self, index: int) -> _CropClip:
+        return _CropClip(self._files[index], self.image_size)
+
+    def of_split(self, split: str, *, min_frames: int = 1) -> np.ndarray:
+        """Numbers of the clips of `split` with `min_frames` frames or more. Raises `UserError` if there are none."""
+        chosen = [i for i, clip in enumerate(self.clips) if clip.split == split and clip.frames >= min_frames]
+        if not chosen:
+            raise UserError(
+                f"no clip of split {split!r} with at least {min_frames} pictures among {len(self.clips)} folders"
+            )
+        return np.asarray(chosen)
+
+
+def _read_square(file: pathlib.Path, size: int | None = None) -> np.ndarray:
+    """RGB uint8 "h w 3" of a square picture, of `size` pixels where that is given. Raises UserError otherwise."""
+    bgr = cv2.imread(str(file), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise UserError(f"{file}: not a picture that can be read: take it out or repair it")
+    height, width = bgr.shape[:2]
+    if height != width or size not in (None, height):
+        wanted = "square" if size is None else f"{size}x{size} as the first picture"
+        raise UserError(f"{file}: {width}x{height} pixels, not {wanted}: crop all faces to one square size")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def known_pose(clip: Clip, frame: int, poses: Poses) -> np.ndarray:
+    """Yaw, pitch and roll of a frame, float32 "3", degrees: a synthetic world's truth, or what the renderer that made
+    the records estimated. Raises `UserError` where the clip does not hold them."""
+    names = [f"truth_{angle}" if poses == "truth" else angle for angle in ANGLES]
+    missing = [name for name in names if name not in clip]
+    if missing:
+        source = "synthetic records (prepare.py --synthetic)" if poses == "truth" else "prepare.py --renderer"
+        raise UserError(
+            f"config.poses is {poses!r}, but the clips hold no {', '.join(missing)}: use {source}, or set "
+            "config.poses='none' and config.hopenet"
+        )
+    return np.array([clip[name][frame] for name in names], np.float32)
+
+
+class FramePairs(grain.transforms.RandomMap):
+    """Two frames of one clip: source_u8, driving_u8 "h w 3"; clip: its number; driving_pose_deg "3" (yaw, pitch,
+    roll) where `poses` asks for it. Half of the pairs are mirrored if `mirror`."""
+
+    def __init__(self, source: Clips, clips: np.ndarray, *, poses: Poses = "none", mirror: bool = True):
+        self._source, self._clips, self._poses, self._mirror = source, clips, poses, mirror
+
+    def random_map(self, index: int, rng: np.random.Generator) -> Example:
+        number = int(self._clips[index])
+        frames = rng.choice(self._source.clips[number].frames, 2, replace=False)
+        return self.pair(number, *map(int, frames), mirrored=self._mirror and rng.random() < 0.5)
+
+    def pair(self, number: int, source: int, driving: int, *, mirrored: bool = False) -> Example:
+        """The pair of two given frames of clip `number`."""
+        clip = self._source[number]
+        images = clip.images([source, driving])
+        images = np.ascontiguousarray(images[:, :, ::-1]) if mirrored else images
+        example = {"source_u8": images[0], "driving_u8": images[1], "clip": np.int32(number)}
+        if self._poses != "none":
+            pose = known_pose(clip, driving, self._poses)
+            example["driving_pose_deg"] = pose * MIRROR_SIGNS if mirrored else pose
+        return example
+
+
+class HeldOutPairs(FramePairs):
+    """Always the same pairs: example i is of clip i // `per_clip`, its first frame driven by one of `per_clip` others,
+    evenly spread. `pair` is i itself."""
+
+    def __init__(self, source: Clips, clips: np.ndarray, *, per_clip: int, poses: Poses = "none"):
+        super().__init__(source, clips, poses=poses, mirror=False)
+        self._per_clip = per_clip
+
+    def random_map(self, index: int, rng: np.random.Generator) -> Example:
+        clip, turn = divmod(index, self._per_clip)
+        number = int(self._clips[clip])
+        driving = np.linspace(0, self._source.clips[number].frames - 1, self._per_clip + 1).astype(int)[turn + 1]
+        return {**self.pair(number, 0, int(driving)), "pair": np.int32(index)}

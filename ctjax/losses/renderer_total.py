@@ -1,0 +1,167 @@
+"""The weighted terms of renderer training, and the one place where they are put together.
+
+Every term is "b" values (one per example; one per clip for the adversarial terms where clips are judged), already
+multiplied by its weight, as the reference reports them. `total` takes the means and adds them up
+(ControlTalk modules/model.py, GeneratorFullModel and DiscriminatorFullModel).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ctjax.losses import equivariance, gan, pose_prior
+from ctjax.losses.discriminator import Discriminator, inner_maps, predictions, stack_clips
+from ctjax.losses.equivariance import Warp, WarpConfig
+from ctjax.losses.keypoint_prior import keypoint_prior
+from ctjax.losses.perceptual import mean_per_example, perceptual
+from ctjax.losses.vgg19 import Vgg19
+from ctjax.types import HeadPose
+
+Terms = dict[str, Float[Array, " b"]]
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """The reference's defaults. perceptual: per VGG layer; feature_matching: per discriminator block; pixel: mean
+    absolute difference, which the reference does not have. A term of weight 0 is not computed."""
+
+    perceptual: tuple[float, ...] = (10.0,) * 5
+    generator_gan: float = 1.0
+    discriminator_gan: float = 1.0
+    feature_matching: tuple[float, ...] = (10.0,) * 4
+    equivariance_value: float = 10.0
+    equivariance_jacobian: float = 0.0
+    keypoint: float = 10.0
+    head_pose: float = 20.0
+    expression: float = 5.0
+    pixel: float = 0.0
+
+
+@dataclass(frozen=True)
+class RendererLossConfig:
+    """gan_mode: hinge or ls. mouth: adversarial terms count the mouth region again (see `ctjax.losses.gan`).
+    perceptual_scales: of the image pyramid. clip_length: consecutive frames that the discriminator judges as one."""
+
+    weights: LossWeights = field(default_factory=LossWeights)
+    gan_mode: Literal["hinge", "ls"] = "hinge"
+    mouth: bool = True
+    perceptual_scales: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
+    warp: WarpConfig = field(default_factory=WarpConfig)
+    clip_length: int = 1
+
+    @property
+    def needs_warp(self) -> bool:
+        return self.weights.equivariance_value != 0 or self.weights.equivariance_jacobian != 0
+
+
+class Posed(NamedTuple):
+    """Keypoints "b k 3" after pose and expression, and their Jacobians "b k 3 3" where the detector has them."""
+
+    keypoints: Float[Array, "b k 3"]
+    jacobian: Float[Array, "b k 3 3"] | None = None
+
+
+class Reconstruction(NamedTuple):
+    """What the losses look at. prediction_01, driving_01: "b h w 3"; pose: estimated on the driving frames; driving,
+    warped: keypoints of the driving frames and of the same frames under `warp` (None without equivariance)."""
+
+    prediction_01: Float[Array, "b h w 3"]
+    driving_01: Float[Array, "b h w 3"]
+    pose: HeadPose
+    driving: Posed
+    warp: Warp | None = None
+    warped: Posed | None = None
+
+
+def judged(frames_01: Float[Array, "b h w 3"], config: RendererLossConfig) -> Float[Array, "n h w c"]:
+    """What the discriminator sees: the frames, or clips stacked on channels."""
+    return stack_clips(frames_01, config.clip_length) if config.clip_length > 1 else frames_01
+
+
+def generator_terms(
+    made: Reconstruction,
+    config: RendererLossConfig,
+    *,
+    vgg: Vgg19 | None,
+    discriminator: Discriminator,
+    target_deg: Sequence[Float[Array, " b"]] | None,
+) -> Terms:
+    """The renderer's side. target_deg: yaw, pitch, roll of the driving frames, from a teacher or from the records."""
+    weights = config.weights
+    terms: Terms = {}
+    if any(weights.perceptual):
+        terms["perceptual"] = perceptual(
+            vgg, made.prediction_01, made.driving_01, scales=config.perceptual_scales, weights=weights.perceptual
+        )
+    terms.update(_adversarial(made, config, discriminator))
+    terms.update(_equivariance(made, weights))
+    if weights.keypoint:
+        terms["keypoint"] = weights.keypoint * keypoint_prior(made.driving.keypoints)
+    if weights.head_pose:
+        angles = (made.pose.yaw_deg, made.pose.pitch_deg, made.pose.roll_deg)
+        terms["head_pose"] = weights.head_pose * pose_prior.head_pose(angles, target_deg)
+    if weights.expression:
+        terms["expression"] = weights.expression * pose_prior.expression(made.pose.expression)
+    if weights.pixel:
+        terms["pixel"] = weights.pixel * mean_per_example(abs(made.prediction_01 - made.driving_01))
+    return terms
+
+
+def _adversarial(made: Reconstruction, config: RendererLossConfig, discriminator: Discriminator) -> Terms:
+    weights = config.weights
+    if not (weights.generator_gan or any(weights.feature_matching)):
+        return {}
+    terms: Terms = {}
+    fake = discriminator(judged(made.prediction_01, config))
+    if weights.generator_gan:
+        adversarial = gan.generator_loss(predictions(fake), mode=config.gan_mode, mouth=config.mouth)
+        terms["generator_gan"] = weights.generator_gan * adversarial
+    if any(weights.feature_matching):
+        real = jax.lax.stop_gradient(inner_maps(discriminator(judged(made.driving_01, config))))
+        terms["feature_matching"] = gan.feature_matching(
+            real, inner_maps(fake), weights=weights.feature_matching, mouth=config.mouth
+        )
+    return terms
+
+
+def _equivariance(made: Reconstruction, weights: LossWeights) -> Terms:
+    terms: Terms = {}
+    if weights.equivariance_value:
+        value = equivariance.equivariance_value(made.warp, made.driving.keypoints, made.warped.keypoints)
+        terms["equivariance_value"] = weights.equivariance_value * value
+    if weights.equivariance_jacobian:
+        if made.driving.jacobian is None:
+            raise ValueError(
+                "equivariance_jacobian has a weight, but the keypoint detector estimates no Jacobians: set its "
+                "estimate_jacobian, or the weight to 0"
+            )
+        terms["equivariance_jacobian"] = weights.equivariance_jacobian * equivariance.equivariance_jacobian(
+            made.warp, made.driving.jacobian, made.warped.jacobian, made.warped.keypoints
+        )
+    return terms
+
+
+def discriminator_terms(
+    prediction_01: Float[Array, "b h w 3"],
+    driving_01: Float[Array, "b h w 3"],
+    config: RendererLossConfig,
+    *,
+    discriminator: Discriminator,
+) -> Terms:
+    """The discriminator's side; `prediction_01` is taken as it is, without a gradient into the renderer."""
+    fake = discriminator(jax.lax.stop_gradient(judged(prediction_01, config)))
+    real = discriminator(judged(driving_01, config))
+    loss = gan.discriminator_loss(predictions(real), predictions(fake), mode=config.gan_mode, mouth=config.mouth)
+    return {"discriminator_gan": config.weights.discriminator_gan * loss}
+
+
+def total(terms: Terms) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Sum of the terms' means, and each mean."""
+    means = {name: jnp.mean(values) for name, values in terms.items()}
+    return sum(means.values(), start=jnp.zeros((), jnp.float32)), means

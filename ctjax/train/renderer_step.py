@@ -1,0 +1,287 @@
+"""Training the renderer from pairs of frames: data, start, evaluation, pictures and export around `renderer_update`."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ctjax import config as configs
+from ctjax import parallel, weights
+from ctjax.data import pipeline, transforms
+from ctjax.data.frame_pairs import Clips, CropFolder, FramePairs, HeldOutPairs
+from ctjax.data.pipeline import ReadingConfig
+from ctjax.data.records import RecordSet
+from ctjax.evaluate.image import psnr, ssim
+from ctjax.losses import discriminator, hopenet, vgg19
+from ctjax.losses.discriminator import DiscriminatorConfig
+from ctjax.losses.hopenet import HopenetConfig
+from ctjax.losses.renderer_total import RendererLossConfig
+from ctjax.losses.vgg19 import Vgg19Config
+from ctjax.motion.keypoints import transform_jacobians, transform_keypoints
+from ctjax.nn.module import Network
+from ctjax.render.renderer import Renderer, RendererConfig
+from ctjax.train.loop import LoopConfig, MediaFolder
+from ctjax.train.optim import OptimizerConfig
+from ctjax.train.renderer_pictures import Shown, sheet
+from ctjax.train.renderer_update import (
+    RendererUpdate,
+    RendererUpdateConfig,
+    default_optimizer,
+    images_01,
+)
+from ctjax.types import HeadPose, UserError
+
+State = dict[str, Any]
+Batch = Mapping[str, Any]
+UNTRAINED = "untrained"
+UNTRAINED_SEED = 19
+PICTURE_ROWS = 4
+SPATIAL_UNIT = 4  # the generator's features are a quarter of the picture; see Renderer.encode_source
+
+
+@dataclass(frozen=True)
+class RendererTraining:
+    """records: folders made by prepare.py; crops: folders of face crops, one sub-folder a clip (give one of the two).
+    poses: known head poses in the records instead of Hopenet, "truth" (synthetic) or "estimated" (by the renderer that
+    made them). vgg19, hopenet: converted bundles; vgg19 may be "untrained", a fixed random network of the widths
+    `vgg19_model`, to try things out. start, start_discriminator: bundles to go on from; their architecture replaces
+    `renderer` and `discriminator`. freeze: dotted parts of the renderer that stay as they are, for fine-tuning."""
+
+    records: tuple[str, ...] = ()
+    crops: tuple[str, ...] = ()
+    task: Literal["renderer"] = "renderer"
+    poses: Literal["none", "truth", "estimated"] = "none"
+    mirror: bool = True
+    vgg19: str | None = None
+    vgg19_model: Vgg19Config = field(default_factory=Vgg19Config)
+    hopenet: str | None = None
+    start: str | None = None
+    start_discriminator: str | None = None
+    freeze: tuple[str, ...] = ()
+    renderer: RendererConfig = field(default_factory=RendererConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    losses: RendererLossConfig = field(default_factory=RendererLossConfig)
+    compute: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+    split: str = "train"
+    held_out: str = "val"
+    held_out_frames: int = 4
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    optimizer: OptimizerConfig = field(default_factory=default_optimizer)
+    discriminator_optimizer: OptimizerConfig = field(default_factory=default_optimizer)
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
+
+    def __post_init__(self) -> None:
+        if bool(self.records) == bool(self.crops):
+            raise ValueError("give either records (folders made by prepare.py) or crops (folders of face crops)")
+        if self.crops and self.poses != "none":
+            raise ValueError(f"poses is {self.poses!r}, but a folder of crops knows no poses: set hopenet instead")
+        if self.freeze and not self.start:
+            raise ValueError("freeze keeps parts of a renderer as they are, but there is no start to take it from")
+        if self.losses.clip_length > 1:
+            raise ValueError("losses.clip_length: pairs of frames make no clips; it must be 1 here")
+
+
+class RendererTask:
+    """A `loop.Task`."""
+
+    eager_init = True
+
+    def __init__(self, config: RendererTraining):
+        self.clips: Clips = RecordSet(config.records) if config.records else CropFolder(config.crops)
+        self.frozen: dict[str, Any] = {}
+        update = self._open_networks(config)
+        self.config = config
+        self.update = RendererUpdate(update)
+        if self._start:
+            self.frozen["renderer"] = self.update.split(self._start["renderer"])[2] if "renderer" in self._start else {}
+        self._check(config)
+        self._train = self.clips.of_split(config.split, min_frames=2)
+        self._held_out = self.clips.of_split(config.held_out, min_frames=2)
+
+    def _open_networks(self, config: RendererTraining) -> RendererUpdateConfig:
+        """Fills `frozen` and `_start` from bundles; the update's configuration with the architectures found there."""
+        self._start: dict[str, Any] = {}
+        renderer, judge, vgg, pose = config.renderer, config.discriminator, config.vgg19_model, HopenetConfig()
+        if config.start:
+            renderer, self._start["renderer"] = _open(config.start, "facevid2vid", RendererConfig, Renderer)
+        if config.start_discriminator:
+            judge, self._start["discriminator"] = _open(
+                config.start_discriminator, "discriminator", DiscriminatorConfig, discriminator.network
+            )
+        if any(config.losses.weights.perceptual):
+            if config.vgg19 == UNTRAINED:
+                self.frozen["vgg19"] = vgg19.untrained(vgg, UNTRAINED_SEED)
+            elif config.vgg19:
+                vgg, self.frozen["vgg19"] = _open(config.vgg19, "vgg19", Vgg19Config, vgg19.network)
+        if config.hopenet and config.poses == "none":
+            pose, self.frozen["hopenet"] = _open(config.hopenet, "hopenet", HopenetConfig, hopenet.network)
+        return RendererUpdateConfig(
+            renderer=renderer,
+            discriminator=judge,
+            losses=config.losses,
+            optimizer=config.optimizer,
+            discriminator_optimizer=config.discriminator_optimizer,
+            vgg19=vgg,
+            hopenet=pose,
+            freeze=config.freeze,
+            compute=config.compute,
+            remat=config.remat,
+        )
+
+    def _check(self, config: RendererTraining) -> None:
+        """Fails before any work where the losses lack a network or the pictures do not fit."""
+        self.update.check_frozen(self.frozen, known_poses=config.poses != "none")
+        generator, detector = self.update.config.renderer.generator, self.update.config.renderer.kp_detector
+        unit = max(SPATIAL_UNIT * 2**generator.dense_motion.num_blocks, detector.stride * 2**detector.num_blocks)
+        if self.clips.image_size % unit:
+            raise UserError(
+                f"the pictures have {self.clips.image_size} px, this renderer takes multiples of {unit}: prepare them "
+                "at another size, or lower num_blocks of dense_motion and kp_detector"
+            )
+
+    # --- the loop's questions ---
+
+    def init(self, key: jax.Array) -> State:
+        return self.update.init(key, self._start.get("renderer"), self._start.get("discriminator"))
+
+    def step(self, state: State, frozen: Any, batch: Batch) -> tuple[State, dict[str, Any]]:
+        return self.update.step(state, frozen, batch)
+
+    def training_data(self, rows: parallel.Rows) -> grain.IterDataset:
+        config = self.config
+        pairs = FramePairs(self.clips, self._train, poses=config.poses, mirror=config.mirror)
+        return pipeline.batches(transforms.endless(self._train, pairs, config.loop.seed), rows, config.reading)
+
+    def evaluation_data(self, rows: parallel.Rows) -> Iterable[Batch]:
+        config = self.config
+        pairs = HeldOutPairs(self.clips, self._held_out, per_clip=config.held_out_frames, poses=config.poses)
+        examples = np.arange(len(self._held_out) * config.held_out_frames)
+        stream = transforms.in_order(examples, pairs, 0)
+        return pipeline.first_batches(stream, rows, -(-len(examples) // rows.batch))
+
+    def evaluate(self, state: State, frozen: Any, batches: Iterable[Batch]) -> dict[str, float]:
+        """Means over the held-out pairs; see `_compare` for the figures."""
+        params = self.update.renderer_params(state, frozen)
+        found = [parallel.fetch({"pair": batch["pair"], **self._compare(params, frozen, batch)}) for batch in batches]
+        joined = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+        _, once = np.unique(joined.pop("pair"), return_index=True)  # the last batch is filled up with pairs seen before
+        return {name: float(values[once].mean()) for name, values in joined.items()}
+
+    @functools.cached_property
+    def _compare(self) -> Any:
+        """Per pair: l1 (of [0, 1]), psnr_db and ssim of the reconstruction and, for comparison, psnr of the source
+        itself (copy_psnr_db); keypoint_distance_px, mean distance in the picture between our keypoints of the
+        reconstruction and of the driving frame, and how far they are from the source's (copy_keypoint_distance_px);
+        pose_error_deg, mean over the angles, between our estimates on the two; and where a target pose is known,
+        target_pose_error_deg, of our estimate on the driving frame."""
+
+        def compare(params: Any, frozen: Any, batch: Batch) -> dict[str, jax.Array]:
+            source, driving = images_01(batch)
+            outcome = self.update.reconstruct(params, source, driving, None, train=False)
+            prediction = outcome.made.prediction_01
+            model = self.update.bind(params, train=False)
+            canonical = model.kp_detector(source).keypoints
+            poses = [model.he_estimator(image).head_pose for image in (source, driving, prediction)]
+            of_source, of_driving, of_prediction = (transform_keypoints(canonical, pose) for pose in poses)
+            drawn = jnp.round(prediction * 255).astype(jnp.uint8)
+            figures = {
+                "l1": jnp.mean(abs(prediction - driving), (1, 2, 3)),
+                "psnr_db": psnr(drawn, batch["driving_u8"]),
+                "copy_psnr_db": psnr(batch["source_u8"], batch["driving_u8"]),
+                "ssim": ssim(drawn, batch["driving_u8"]),
+                "keypoint_distance_px": _distance_px(of_prediction, of_driving, source.shape[1]),
+                "copy_keypoint_distance_px": _distance_px(of_source, of_driving, source.shape[1]),
+                "pose_error_deg": _pose_error(poses[1], _angles(poses[2])),
+            }
+            target = self.update.known_pose(frozen, batch, driving)
+            return figures if target is None else figures | {"target_pose_error_deg": _pose_error(poses[1], target)}
+
+        return jax.jit(compare)
+
+    def pictures(self, state: State, frozen: Any, batch: Batch, path: MediaFolder) -> dict[str, np.ndarray]:
+        """The sheet of `renderer_pictures`, of the first pairs."""
+        params = self.update.renderer_params(state, frozen)
+        shown = parallel.fetch(self._show(params, batch))
+        return {"pairs": sheet(Shown(*(None if part is None else part[:PICTURE_ROWS] for part in shown)))}
+
+    @functools.cached_property
+    def _show(self) -> Any:
+        def show(params: Any, batch: Batch) -> Shown:
+            source, driving = images_01(batch)
+            outcome = self.update.reconstruct(params, source, driving, None, train=False)
+            other = jnp.roll(driving, 1, axis=0)  # another clip's, as far as the batch has one
+            model = self.update.bind(params, train=False)
+            canonical = model.kp_detector(source)
+            poses = [model.he_estimator(image).head_pose for image in (source, other)]
+            keypoints = [transform_keypoints(canonical.keypoints, pose) for pose in poses]
+            jacobians = [
+                None if canonical.jacobian is None else transform_jacobians(canonical.jacobian, pose) for pose in poses
+            ]
+            crossed = model.generator(model.generator.encode(source), *keypoints, *jacobians).image_01
+            return Shown(
+                source,
+                driving,
+                outcome.made.prediction_01,
+                other,
+                crossed,
+                outcome.made.driving.keypoints,
+                outcome.rendering.deformation,
+                outcome.rendering.occlusion,
+            )
+
+        return jax.jit(show)
+
+    def export(self, state: State, frozen: Any, folder: pathlib.Path) -> None:
+        """The bundles `folder`/renderer, for infer.py and for training Audio2Exp, and `folder`/discriminator."""
+        renderer = parallel.fetch(self.update.renderer_params(state, frozen))
+        judge = parallel.fetch(self.update.discriminator_params(state))
+        if not parallel.is_main_process():
+            return
+        provenance = {"trained_by": "ctjax", "steps": int(state["step"])}
+        if self.config.start:
+            provenance["started_from"] = weights.read_manifest(self.config.start)["parameters"]["sha256"]
+        network = self.update.config
+        for name, kind, config, params in (
+            ("renderer", "facevid2vid", network.renderer, renderer),
+            ("discriminator", "discriminator", network.discriminator, judge),
+        ):
+            weights.save_bundle(
+                folder / name, network=kind, config=config, params=params, provenance=provenance, overwrite=True
+            )
+
+
+def _open(path: str, name: str, config_type: type, build: Any) -> tuple[Any, Any]:
+    """Configuration and parameters of the bundle of network `name` at `path`."""
+    manifest = weights.read_manifest(path, name)
+    config = configs.from_mapping(config_type, manifest["config"])
+    network: Network = build(config)
+    return config, weights.open_bundle(path, network=name, abstract=network.abstract).params
+
+
+def _distance_px(a: jax.Array, b: jax.Array, size: int) -> jax.Array:
+    """Mean distance in pixels of keypoints "b k 3", in x and y: -1 and 1 are the picture's edges."""
+    return jnp.linalg.norm(a[..., :2] - b[..., :2], axis=-1).mean(-1) * size / 2
+
+
+def _angles(pose: HeadPose) -> tuple[jax.Array, ...]:
+    return pose.yaw_deg, pose.pitch_deg, pose.roll_deg
+
+
+def _pose_error(pose: HeadPose, target_deg: tuple[jax.Array, ...]) -> jax.Array:
+    return sum(abs(a - b) for a, b in zip(_angles(pose), target_deg, strict=True)) / 3
+
+
+Config = RendererTraining
+
+
+def build(config: RendererTraining) -> RendererTask:
+    return RendererTask(config)

@@ -1,0 +1,332 @@
+"""One training step of the renderer: two pure updates, one of the renderer, one of the discriminator.
+
+The generator runs once a step: the discriminator's update takes the picture that the renderer's update made.
+`RendererUpdate.step(state, frozen, batch) -> (state, metrics)` is both.
+
+state: step, key, params (learned leaves of the renderer), statistics (its batch statistics and power-iteration
+vectors), opt_state, ema, discriminator {step, params, statistics, opt_state}.
+frozen: renderer (leaves that `freeze` names), vgg19, hopenet; the last two where the losses need them.
+batch: source_u8 and driving_u8 "b h w 3" of one person each, and driving_pose_deg "b 3" (yaw, pitch, roll) where known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from ctjax.losses import discriminator, hopenet, vgg19
+from ctjax.losses.discriminator import DiscriminatorConfig
+from ctjax.losses.equivariance import Warp, random_warp, warp_image
+from ctjax.losses.hopenet import HopenetConfig
+from ctjax.losses.renderer_total import (
+    Posed,
+    Reconstruction,
+    RendererLossConfig,
+    discriminator_terms,
+    generator_terms,
+    total,
+)
+from ctjax.losses.vgg19 import Vgg19Config
+from ctjax.motion.keypoints import transform_jacobians, transform_keypoints
+from ctjax.nn.module import Params
+from ctjax.render.generator import Rendering
+from ctjax.render.renderer import FaceVid2Vid, Renderer, RendererConfig
+from ctjax.train import optim, partition
+from ctjax.train.optim import OptimizerConfig
+from ctjax.train.partition import Tree
+from ctjax.train.state import new_state, step_key, update
+from ctjax.types import HeadPose, UserError
+
+State = dict[str, Any]
+Batch = Mapping[str, Array]
+POSE_KEY = "driving_pose_deg"
+
+
+def default_optimizer() -> OptimizerConfig:
+    """Adam as the reference has it: learning rate 2e-4, betas 0.5 and 0.999, no clipping."""
+    return OptimizerConfig(lr=2e-4, b1=0.5, b2=0.999, clip=0.0)
+
+
+@dataclass(frozen=True)
+class RendererUpdateConfig:
+    """freeze: dotted parts of the renderer that do not learn ("kp_detector", "generator.first"), nor move their
+    statistics. compute: dtype of the generator, the discriminator and VGG-19; keypoints, pose and every loss stay
+    float32. remat: recompute activations in the backward pass to save memory."""
+
+    renderer: RendererConfig = field(default_factory=RendererConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    losses: RendererLossConfig = field(default_factory=RendererLossConfig)
+    optimizer: OptimizerConfig = field(default_factory=default_optimizer)
+    discriminator_optimizer: OptimizerConfig = field(default_factory=default_optimizer)
+    vgg19: Vgg19Config = field(default_factory=Vgg19Config)
+    hopenet: HopenetConfig = field(default_factory=HopenetConfig)
+    freeze: tuple[str, ...] = ()
+    compute: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        channels = self.renderer.generator.image_channel * self.losses.clip_length
+        if self.discriminator.channels != channels:
+            raise ValueError(
+                f"discriminator.channels is {self.discriminator.channels}, but clips of {self.losses.clip_length} "
+                f"frames have {channels}"
+            )
+        if self.optimizer.micro_batches != 1 or self.discriminator_optimizer.micro_batches != 1:
+            raise ValueError(
+                "micro_batches: the renderer's batch norms need the whole batch at once; use remat instead"
+            )
+
+
+class Outcome(NamedTuple):
+    """What a pass through the renderer leaves: `made` for the losses, `rendering` for pictures, `moved` parameters."""
+
+    made: Reconstruction
+    rendering: Rendering
+    moved: Params
+
+
+def images_01(batch: Batch) -> tuple[Float[Array, "b h w 3"], Float[Array, "b h w 3"]]:
+    """Source and driving frames in [0, 1]. Raises UserError where they differ in size."""
+    source, driving = batch["source_u8"], batch["driving_u8"]
+    if source.shape != driving.shape:
+        raise UserError(f"source frames are {source.shape[1:]}, driving frames {driving.shape[1:]}: one size is needed")
+    return tuple(frames.astype(jnp.float32) / 255 for frames in (source, driving))
+
+
+class RendererUpdate:
+    """The networks and both updates for one configuration; holds no arrays."""
+
+    def __init__(self, config: RendererUpdateConfig):
+        self.config = config
+        self.renderer = Renderer(config.renderer)
+        self.discriminator = discriminator.network(config.discriminator)
+        self.vgg19 = vgg19.network(config.vgg19)
+        self.hopenet = hopenet.network(config.hopenet)
+        self.optimizer = optim.build(config.optimizer)
+        self.discriminator_optimizer = optim.build(config.discriminator_optimizer)
+        trainable = dict(partition.leaves(self.renderer.trainable))
+        frozen = partition.under(config.freeze, trainable)
+        self.learns: Callable[[partition.Path], bool] = lambda path: trainable[path] and not frozen(path)
+        self.is_frozen = frozen
+        judged = dict(partition.leaves(self.discriminator.trainable))
+        self.discriminator_learns: Callable[[partition.Path], bool] = lambda path: judged[path]
+
+    # --- state ---
+
+    def split(self, params: Params) -> tuple[Tree, Tree, Tree]:
+        """The renderer's parameters as (learned, statistics, frozen)."""
+        return (
+            partition.select(params, self.learns),
+            partition.select(params, lambda path: not self.learns(path) and not self.is_frozen(path)),
+            partition.select(params, self.is_frozen),
+        )
+
+    def init(self, key: jax.Array, renderer: Params | None = None, judge: Params | None = None) -> State:
+        """The first state, from fresh parameters or from given ones of the renderer and the discriminator."""
+        for_renderer, for_discriminator, for_steps = jax.random.split(key, 3)
+        learned, statistics, _ = self.split(self.renderer.init(for_renderer) if renderer is None else renderer)
+        judge = self.discriminator.init(for_discriminator) if judge is None else judge
+        opponent = new_state(
+            partition.select(judge, self.discriminator_learns), self.discriminator_optimizer, for_steps, ema=False
+        )
+        del opponent["key"]
+        opponent["statistics"] = partition.select(judge, lambda path: not self.discriminator_learns(path))
+        state = new_state(learned, self.optimizer, for_steps, ema=self.config.optimizer.ema > 0)
+        return {**state, "statistics": statistics, "discriminator": opponent}
+
+    def renderer_params(self, state: State, frozen: Mapping[str, Any], *, averaged: bool = True) -> Params:
+        """The renderer as it stands: with the moving average of what it learned, unless told otherwise."""
+        learned = state.get("ema", state["params"]) if averaged else state["params"]
+        return partition.merge(learned, state["statistics"], frozen.get("renderer", {}))
+
+    def discriminator_params(self, state: State) -> Params:
+        return partition.merge(state["discriminator"]["params"], state["discriminator"]["statistics"])
+
+    # --- forward ---
+
+    def bind(self, params: Params, *, train: bool) -> FaceVid2Vid:
+        """The renderer; in training all but its frozen parts use and move the batch's statistics."""
+        model = self.renderer.bind(params, train=train)
+        for prefix in self.config.freeze if train else ():
+            node = model
+            for name in prefix.split("."):
+                node = node[int(name)] if name.isdigit() else getattr(node, name)
+            if isinstance(node, nnx.Module):
+                node.set_attributes(training=False, raise_if_not_found=False)
+        return model
+
+    def reconstruct(
+        self, params: Params, source_01: Array, driving_01: Array, warp: Warp | None, *, train: bool
+    ) -> Outcome:
+        """The driving frame from the source's appearance, and what the equivariance loss compares."""
+
+        def stage(run: Callable[..., Any], params: Params, *inputs: Any) -> tuple[Any, Params]:
+            model = self.bind(params, train=train)
+            outputs = run(model, *inputs)
+            return outputs, self.renderer.unbind(model)
+
+        run = jax.checkpoint(stage, static_argnums=0) if self.config.remat else stage
+        warped_01 = None if warp is None else warp_image(warp, driving_01)
+        (posed, pose), params = run(_pose, params, source_01, driving_01, warped_01)
+        features, params = run(lambda model, image: model.generator.encode(image), params, source_01)
+        source, driving, warped = posed
+        rendering, params = run(_draw, params, features, source, driving)
+        made = Reconstruction(rendering.image_01, driving_01, pose, driving, warp, warped)
+        return Outcome(made, rendering, params)
+
+    def known_pose(self, frozen: Mapping[str, Any], batch: Batch, driving_01: Array) -> tuple[Array, ...] | None:
+        """Yaw, pitch and roll "b" that the driving frames should have: the batch's if it has them, else Hopenet's."""
+        if POSE_KEY in batch:
+            return tuple(batch[POSE_KEY].astype(jnp.float32).T)
+        if "hopenet" in frozen:
+            return jax.lax.stop_gradient(hopenet.head_pose(self.hopenet.bind(frozen["hopenet"]), driving_01))
+        return None
+
+    def check_frozen(self, frozen: Mapping[str, Any], *, known_poses: bool) -> None:
+        """Raises UserError, which says what would supply it, where a loss has a weight but not what it needs."""
+        weights = self.config.losses.weights
+        if any(weights.perceptual) and "vgg19" not in frozen:
+            raise UserError(
+                "the perceptual loss needs VGG-19: set config.vgg19 to a converted bundle (python -m convert vgg19), "
+                "or config.losses.weights.perceptual to zeros"
+            )
+        if weights.head_pose and not known_poses and "hopenet" not in frozen:
+            raise UserError(
+                "the head-pose loss has no target: set config.hopenet to a converted bundle (python -m convert "
+                "hopenet), or config.poses to 'truth' or 'estimated' for records that hold poses, or "
+                "config.losses.weights.head_pose to 0"
+            )
+
+    def cast(self, params: Params, learns: Callable[[partition.Path], bool]) -> Params:
+        """Parameters in the computing dtype; statistics keep float32."""
+        if self.config.compute == "float32":
+            return params
+        narrow = partition.select(params, learns)
+        kept = partition.select(params, lambda path: not learns(path))
+        return partition.merge(jax.tree.map(lambda leaf: leaf.astype(self.config.compute), narrow), kept)
+
+    # --- objectives: pure, without state ---
+
+    def generator_objective(
+        self,
+        learned: Tree,
+        others: Tree,
+        judge: Params,
+        frozen: Mapping[str, Any],
+        batch: Batch,
+        warp: Warp | None,
+        *,
+        train: bool = True,
+    ) -> tuple[Array, tuple[dict[str, Array], Outcome, Params]]:
+        """Sum of the renderer's losses; and (each mean, the pass, the discriminator with its moved vectors)."""
+        self.check_frozen(frozen, known_poses=POSE_KEY in batch)
+        source_01, driving_01 = images_01(batch)
+        trainable = dict(partition.leaves(self.renderer.trainable))
+        params = partition.merge(learned, others)
+        params = self.cast(params, lambda path: path[0] == "generator" and trainable[path])
+        outcome = self.reconstruct(params, source_01, driving_01, warp, train=train)
+        critic = self.discriminator.bind(self.cast(judge, self.discriminator_learns), train=train)
+        terms = generator_terms(
+            self._in_compute_dtype(outcome.made),
+            self.config.losses,
+            vgg=self._bind_vgg(frozen),
+            discriminator=critic,
+            target_deg=self.known_pose(frozen, batch, driving_01) if self.config.losses.weights.head_pose else None,
+        )
+        value, means = total(terms)
+        return value, (means, outcome, self.discriminator.unbind(critic))
+
+    def discriminator_objective(
+        self, learned: Tree, statistics: Tree, prediction_01: Array, batch: Batch, *, train: bool = True
+    ) -> tuple[Array, tuple[dict[str, Array], Params]]:
+        """The discriminator's loss on a picture already made; and (its mean, itself with moved vectors)."""
+        _, driving_01 = images_01(batch)
+        params = self.cast(partition.merge(learned, statistics), self.discriminator_learns)
+        critic = self.discriminator.bind(params, train=train)
+        if self.config.compute != "float32":
+            prediction_01, driving_01 = (x.astype(self.config.compute) for x in (prediction_01, driving_01))
+        terms = discriminator_terms(prediction_01, driving_01, self.config.losses, discriminator=critic)
+        value, means = total(terms)
+        return value, (means, self.discriminator.unbind(critic))
+
+    def _in_compute_dtype(self, made: Reconstruction) -> Reconstruction:
+        if self.config.compute == "float32":
+            return made
+        narrow = {name: getattr(made, name).astype(self.config.compute) for name in ("prediction_01", "driving_01")}
+        return made._replace(**narrow)
+
+    def _bind_vgg(self, frozen: Mapping[str, Any]) -> vgg19.Vgg19 | None:
+        if not any(self.config.losses.weights.perceptual):
+            return None
+        vgg = self.vgg19.bind(self.cast(frozen["vgg19"], lambda path: True))
+        return jax.checkpoint(vgg) if self.config.remat else vgg
+
+    # --- updates ---
+
+    def generator_update(
+        self, state: State, frozen: Mapping[str, Any], batch: Batch
+    ) -> tuple[State, dict[str, Array], Array]:
+        """`state` after the renderer learned from `batch`, the losses, and the picture for the discriminator."""
+        warp = None
+        if self.config.losses.needs_warp:
+            warp = random_warp(step_key(state), batch["driving_u8"].shape[0], self.config.losses.warp)
+        others = partition.merge(state["statistics"], frozen.get("renderer", {}))
+        judge = self.discriminator_params(state)
+        objective = jax.value_and_grad(self.generator_objective, has_aux=True)
+        (value, (means, outcome, judge)), gradient = objective(state["params"], others, judge, frozen, batch, warp)
+        new, more = update(state, gradient, self.optimizer, self.config.optimizer)
+        new["statistics"] = self.split(outcome.moved)[1]
+        moved = partition.select(judge, lambda path: not self.discriminator_learns(path))
+        new["discriminator"] = {**state["discriminator"], "statistics": moved}
+        metrics = {"loss": value, **means, "gradient_norm": more["gradient_norm"]}
+        return new, metrics, jax.lax.stop_gradient(outcome.made.prediction_01)
+
+    def discriminator_update(self, state: State, prediction_01: Array, batch: Batch) -> tuple[State, dict[str, Array]]:
+        """`state` after the discriminator learned to tell `prediction_01` from the driving frames."""
+        opponent = state["discriminator"]
+        objective = jax.value_and_grad(self.discriminator_objective, has_aux=True)
+        (_, (means, moved)), gradient = objective(opponent["params"], opponent["statistics"], prediction_01, batch)
+        optimizer, config = self.discriminator_optimizer, self.config.discriminator_optimizer
+        new, more = update(opponent, gradient, optimizer, config)
+        new["statistics"] = partition.select(moved, lambda path: not self.discriminator_learns(path))
+        metrics = {**means, "discriminator_gradient_norm": more["gradient_norm"]}
+        return {**state, "discriminator": new}, metrics
+
+    def step(self, state: State, frozen: Mapping[str, Any], batch: Batch) -> tuple[State, dict[str, Array]]:
+        """Both updates, one after the other."""
+        state, metrics, prediction_01 = self.generator_update(state, frozen, batch)
+        if not self.config.losses.weights.discriminator_gan:
+            return state, metrics
+        state, more = self.discriminator_update(state, prediction_01, batch)
+        return state, {**metrics, **more}
+
+
+def _pose(
+    model: FaceVid2Vid, source_01: Array, driving_01: Array, warped_01: Array | None
+) -> tuple[tuple[Posed, Posed, Posed | None], HeadPose]:
+    """Posed keypoints of source, driving and warped driving frames, and the driving frames' pose.
+
+    The canonical keypoints are the source's for all three, the warped frame's too
+    (ControlTalk modules/model.py:309-326).
+    """
+    canonical = model.kp_detector(source_01)
+
+    def posed(image_01: Array) -> tuple[Posed, HeadPose]:
+        pose = model.he_estimator(image_01).head_pose
+        jacobian = None if canonical.jacobian is None else transform_jacobians(canonical.jacobian, pose)
+        return Posed(transform_keypoints(canonical.keypoints, pose), jacobian), pose
+
+    source, _ = posed(source_01)
+    driving, pose = posed(driving_01)
+    warped = None if warped_01 is None else posed(warped_01)[0]
+    return (source, driving, warped), pose
+
+
+def _draw(model: FaceVid2Vid, features: Array, source: Posed, driving: Posed) -> Rendering:
+    return model.generator(features, source.keypoints, driving.keypoints, source.jacobian, driving.jacobian)

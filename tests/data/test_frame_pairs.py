@@ -1,0 +1,111 @@
+"""Pairs of frames from clips and from folders of crops."""
+
+import cv2
+import numpy as np
+import pytest
+
+from ctjax.data import frame_pairs
+from ctjax.data.frame_pairs import CropFolder, FramePairs, HeldOutPairs
+from ctjax.types import UserError
+
+SIZE = 8
+
+
+def write_crops(folder, clips=4, frames=5, size=SIZE):
+    """Folders of pictures whose red value is 40 x clip + frame, with a bright left edge."""
+    for clip in range(clips):
+        inside = folder / f"clip{clip}"
+        inside.mkdir(parents=True)
+        for frame in range(frames):
+            image = np.full((size, size, 3), (40 * clip + frame) % 250, np.uint8)
+            image[:, 0] = 255
+            cv2.imwrite(str(inside / f"{frame:03d}.png"), image)
+    return folder
+
+
+class Posed:
+    """Clips of one grey value a frame, with a known pose."""
+
+    image_size = SIZE
+    clips = (frame_pairs.ClipInfo("a", "a", "train", 4),)
+
+    def __getitem__(self, index):
+        return self
+
+    def __contains__(self, name):
+        return name.startswith("truth_")
+
+    def images(self, frames):
+        return np.stack([np.full((SIZE, SIZE, 3), frame, np.uint8) for frame in frames])
+
+
+class PosedClip(Posed):
+    def __getitem__(self, key):
+        if isinstance(key, str):
+            return {"truth_yaw_deg": 10.0, "truth_pitch_deg": 20.0, "truth_roll_deg": 30.0}[key] + np.arange(4.0)
+        return self
+
+
+def test_pairs_are_two_frames_of_one_clip(tmp_path):
+    source = CropFolder([write_crops(tmp_path)])
+    pairs = FramePairs(source, source.of_split("train"), mirror=False)
+    for index in range(3):
+        example = pairs.random_map(index, np.random.default_rng(index))
+        values = [int(example[f"{name}_u8"][4, 4, 0]) for name in ("source", "driving")]
+        assert values[0] // 40 == values[1] // 40 == example["clip"]
+        assert values[0] != values[1]
+        again = pairs.random_map(index, np.random.default_rng(index))
+        np.testing.assert_array_equal(again["driving_u8"], example["driving_u8"])
+
+
+def test_half_of_the_pairs_are_mirrored_both_frames_alike(tmp_path):
+    source = CropFolder([write_crops(tmp_path)])
+    pairs = FramePairs(source, source.of_split("train"))
+    examples = [pairs.random_map(0, np.random.default_rng(seed)) for seed in range(20)]
+    sides = [tuple(int(e[f"{name}_u8"][0, 0, 0] == 255) for name in ("source", "driving")) for e in examples]
+    assert set(sides) == {(0, 0), (1, 1)}
+
+
+def test_poses_come_along_and_are_mirrored_too():
+    pairs = FramePairs(PosedClip(), np.array([0]), poses="truth")
+    np.testing.assert_allclose(pairs.pair(0, 1, 3)["driving_pose_deg"], [13, 23, 33])
+    np.testing.assert_allclose(pairs.pair(0, 1, 3, mirrored=True)["driving_pose_deg"], [-13, 23, -33])
+    with pytest.raises(UserError, match=r"hold no yaw_deg, pitch_deg, roll_deg.*config.hopenet"):
+        FramePairs(PosedClip(), np.array([0]), poses="estimated").pair(0, 1, 3)
+
+
+def test_held_out_pairs_are_always_the_same(tmp_path):
+    source = CropFolder([write_crops(tmp_path)])
+    held_out = source.of_split("val")
+    pairs = HeldOutPairs(source, held_out, per_clip=2)
+    first, second = (pairs.random_map(index, np.random.default_rng()) for index in range(2))
+    clip = int(held_out[0])
+    assert [int(p["source_u8"][4, 4, 0]) for p in (first, second)] == [40 * clip] * 2
+    assert [int(p["driving_u8"][4, 4, 0]) - 40 * clip for p in (first, second)] == [2, 4]
+    assert [int(p["pair"]) for p in (first, second)] == [0, 1]
+
+
+def test_a_tenth_of_the_clips_is_held_out(tmp_path):
+    source = CropFolder([write_crops(tmp_path, clips=20, frames=1)])
+    assert len(source.of_split("val")) == 2
+    assert not set(source.of_split("val")) & set(source.of_split("train"))
+    with pytest.raises(UserError, match="no clip of split 'train' with at least 2 pictures"):
+        source.of_split("train", min_frames=2)
+
+
+def test_folders_without_usable_pictures_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        CropFolder([tmp_path / "missing"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no clips there"):
+        CropFolder([tmp_path])
+    folder = write_crops(tmp_path / "crops", clips=1)
+    (folder / "clip0" / "001.png").write_text("not a picture")
+    with pytest.raises(UserError, match=r"001\.png: not a picture"):
+        CropFolder([folder])[0].images([1])
+    cv2.imwrite(str(folder / "clip0" / "002.png"), np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(UserError, match=r"9x9 pixels, not 8x8"):
+        CropFolder([folder])[0].images([2])
+    cv2.imwrite(str(folder / "clip0" / "000.png"), np.zeros((9, 8, 3), np.uint8))
+    with pytest.raises(UserError, match="not square"):
+        CropFolder([folder])
