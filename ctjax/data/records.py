@@ -75,6 +75,7 @@ class Manifest:
     schema: int = SCHEMA
     fps: int = FPS
     sample_rate_hz: int = SAMPLE_RATE_HZ
+    made_by: str = ""  # version of ctjax
 
 
 class Clip:
@@ -96,13 +97,7 @@ class Clip:
 
     def images(self, frames: Sequence[int]) -> np.ndarray:
         """RGB uint8 "n h w 3" of the given frames."""
-        jpeg, ends = self._arrays["jpeg"], self._arrays["jpeg_ends"]
-        pictures = []
-        for frame in frames:
-            begin = ends[frame - 1] if frame else 0
-            bgr = cv2.imdecode(jpeg[begin : ends[frame]], cv2.IMREAD_COLOR)
-            pictures.append(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
-        return np.stack(pictures)
+        return decode_images(self._arrays, frames)
 
 
 def encode_images(images_u8: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
@@ -115,6 +110,17 @@ def encode_images(images_u8: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     ]
     files = [cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1] for image in images_u8]
     return {"jpeg": np.concatenate(files), "jpeg_ends": np.cumsum([len(file) for file in files], dtype=np.int64)}
+
+
+def decode_images(arrays: Mapping[str, np.ndarray], frames: Sequence[int]) -> np.ndarray:
+    """RGB uint8 "n h w 3" of the given frames of `jpeg` and `jpeg_ends`."""
+    jpeg, ends = arrays["jpeg"], arrays["jpeg_ends"]
+    pictures = []
+    for frame in frames:
+        begin = ends[frame - 1] if frame else 0
+        bgr = cv2.imdecode(jpeg[begin : ends[frame]], cv2.IMREAD_COLOR)
+        pictures.append(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
+    return np.stack(pictures)
 
 
 def encode_clip(info: ClipInfo, arrays: Mapping[str, np.ndarray]) -> bytes:

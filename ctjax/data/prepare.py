@@ -1,0 +1,261 @@
+"""Footage to records: every video once, on all cores, over several hosts, to be killed and started again at will.
+
+Each finished video leaves one file in `work/`, written under a temporary name and renamed: clips, what was dropped,
+thumbnails. A host that has done all of its videos packs them into its shards; the last host to finish writes the
+manifest, which makes the set complete.
+"""
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ctjax import __version__, config
+from ctjax.data import footage, prepare_report, records
+from ctjax.data.cutting import CutConfig, CutVideo, cut_video
+from ctjax.data.footage import Video
+from ctjax.data.frozen_features import FrozenFeatures
+from ctjax.data.records import ClipInfo
+from ctjax.types import UserError
+
+CLIPS_PER_SHARD = 64
+CRASHED = "reading it crashed the process"
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """source: folder of videos. output: folder of the records. layout, listing: see `footage.find`. hubert, renderer:
+    bundles whose features to add. shard: (i, n), the i-th of n hosts, counting from 0. workers: processes that read
+    videos; 0 reads in this one."""
+
+    source: str
+    output: str
+    layout: str = "folder"
+    listing: str | None = None
+    hubert: str | None = None
+    renderer: str | None = None
+    cut: CutConfig = field(default_factory=CutConfig)
+    shard: tuple[int, int] = (0, 1)
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+
+    def __post_init__(self) -> None:
+        index, count = self.shard
+        if not 0 <= index < count:
+            raise ValueError(f"shard {index}/{count}: the first number counts from 0 to {count - 1}")
+
+
+def prepare(settings: PrepareConfig) -> prepare_report.Summary | None:
+    """Makes the records of this host's share; returns the summary if the whole set is now complete, else None.
+
+    Raises `UserError` for a folder without videos, an output that cannot be written or was begun with other settings.
+    """
+    videos = footage.find(settings.source, settings.layout, settings.listing)
+    output = pathlib.Path(settings.output)
+    features = FrozenFeatures(settings.hubert, settings.renderer)
+    _begin(output, settings, videos, features)
+    if (output / "manifest.json").is_file():
+        print(f"{output} is complete already; remove it, or give another folder, to prepare again")
+        return prepare_report.read(output)
+    index, count = settings.shard
+    mine = videos[index::count]
+    work = output / "work" / f"{index}-of-{count}"
+    work.mkdir(parents=True, exist_ok=True)
+    waiting = [video for video in mine if not _done_file(work, video).is_file()]
+    bar = tqdm(total=len(mine), initial=len(mine) - len(waiting), unit="video", desc="prepare")
+    with bar:
+        for video, result in _cut_all(settings, waiting):
+            _write_video(work, video, result, features)
+            bar.update()
+    _pack(output, work, mine, f"{index:04d}-of-{count:04d}")
+    return _finish(output, settings, features, count)
+
+
+def _begin(output: pathlib.Path, settings: PrepareConfig, videos: Sequence[Video], features: FrozenFeatures) -> None:
+    """Writes what the set is made with, or compares it with what was begun there."""
+    about = {
+        "cut": config.to_mapping(settings.cut),
+        "features": features.fingerprints,
+        "hosts": settings.shard[1],
+        "videos": hashlib.sha256(json.dumps(videos).encode()).hexdigest(),
+        "schema": records.SCHEMA,
+    }
+    file = output / "settings.json"
+    try:
+        (output / "shards").mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            footage.write_list(output / "list.tsv", videos)
+            if features.silence is not None:
+                records.write_silence(output, features.silence)
+            temporary = output / f".settings.{os.getpid()}"
+            temporary.write_text(json.dumps(about, indent=1))
+            os.replace(temporary, file)
+    except OSError as error:
+        raise UserError(f"{output}: cannot write there: {error.strerror}") from error
+    begun = json.loads(file.read_text())
+    changed = sorted(name for name in about if begun.get(name) != about[name])
+    if changed:
+        raise UserError(
+            f"{output} was begun with other settings ({', '.join(changed)}): give the same ones or another folder"
+        )
+
+
+def _cut_all(settings: PrepareConfig, videos: Sequence[Video]) -> Iterator[tuple[Video, CutVideo | str]]:
+    """Every video with its clips, or why there are none, in the order they are done."""
+    root = pathlib.Path(settings.source)
+    if settings.workers == 0:
+        for video in videos:
+            yield video, _cut_one(root, video, settings.cut)
+        return
+    waiting = list(videos)
+    while waiting:
+        try:
+            for video, result in _cut_in_pool(root, waiting, settings):
+                waiting.remove(video)
+                yield video, result
+        except BrokenProcessPool:
+            # One of the files killed its process. The next ones go one at a time, so that the culprit is known.
+            suspects, waiting = waiting[: 2 * settings.workers], waiting[2 * settings.workers :]
+            for video in suspects:
+                yield video, _cut_alone(root, video, settings.cut)
+
+
+def _cut_in_pool(
+    root: pathlib.Path, videos: Sequence[Video], settings: PrepareConfig
+) -> Iterator[tuple[Video, CutVideo | str]]:
+    """As many videos under way as twice the processes: their pictures are held in memory."""
+    queue = iter(videos)
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(settings.workers, mp_context=spawn) as pool:
+        running: dict[concurrent.futures.Future, Video] = {}
+        while True:
+            while len(running) < 2 * settings.workers and (video := next(queue, None)) is not None:
+                running[pool.submit(_cut_one, root, video, settings.cut)] = video
+            if not running:
+                return
+            done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                result = future.result()
+                yield running.pop(future), result
+
+
+def _cut_alone(root: pathlib.Path, video: Video, cut: CutConfig) -> CutVideo | str:
+    try:
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(_cut_one, root, video, cut).result()
+    except BrokenProcessPool:
+        return CRASHED
+
+
+def _cut_one(root: pathlib.Path, video: Video, cut: CutConfig) -> CutVideo | str:
+    """The video's clips, or in one line why it gives none."""
+    try:
+        return cut_video(root, video, cut)
+    except UserError as error:
+        return str(error).replace(f"{root / video.file}: ", "")
+    except Exception as error:  # a broken file may raise anything inside the decoders; the others must go on
+        return f"cannot be read ({type(error).__name__}: {error})"
+
+
+def _done_file(work: pathlib.Path, video: Video) -> pathlib.Path:
+    return work / f"{hashlib.sha256(video.file.encode()).hexdigest()[:24]}.done"
+
+
+def _write_video(work: pathlib.Path, video: Video, result: CutVideo | str, features: FrozenFeatures) -> None:
+    """Leaves the video's clips in one file, complete under its name or not there."""
+    about: dict[str, Any] = {"video": video.file, "reason": "", "drops": [], "clips": []}
+    arrays: dict[str, np.ndarray] = {}
+    if isinstance(result, str):
+        about["reason"] = result
+    else:
+        about["drops"] = [drop._asdict() for drop in result.drops]
+        for number, (piece, more) in enumerate(zip(result.pieces, features.of(result), strict=True)):
+            about["clips"].append(config.to_mapping(piece.info))
+            arrays[f"thumbnails_{number}"] = np.frombuffer(piece.thumbnails, np.uint8)
+            record = records.encode_clip(piece.info, {**piece.arrays, **more})
+            arrays[f"record_{number}"] = np.frombuffer(record, np.uint8)
+    target = _done_file(work, video)
+    temporary = target.with_suffix(".partial")
+    with _disk_errors(target.parent), temporary.open("wb") as file:
+        np.savez(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
+    os.replace(temporary, target)
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder}: writing failed ({error.strerror}): make room and run the same command again, "
+            "what is done stays done"
+        ) from error
+
+
+def _pack(output: pathlib.Path, work: pathlib.Path, videos: Sequence[Video], name: str) -> None:
+    """This host's finished videos as shards, and its part of the index and of the report."""
+    clips: list[dict[str, Any]] = []
+    shards: dict[str, int] = {}
+    parts: list[dict[str, Any]] = []
+    pending: list[bytes] = []
+
+    def flush() -> None:
+        if pending:
+            shard = f"{name}-{len(shards):05d}.arrayrecord"
+            records.write_shard(output / "shards" / shard, pending)
+            shards[shard] = len(pending)
+            pending.clear()
+
+    with _disk_errors(output):
+        for video in videos:
+            with np.load(_done_file(work, video), allow_pickle=False) as done:
+                about = json.loads(done["about"].tobytes())
+                clips += about["clips"]
+                about["thumbnails"] = [
+                    base64.b64encode(done[f"thumbnails_{n}"].tobytes()).decode() for n in range(len(about["clips"]))
+                ]
+                parts.append(about)
+                for number in range(len(about["clips"])):
+                    pending.append(done[f"record_{number}"].tobytes())
+                    if len(pending) == CLIPS_PER_SHARD:
+                        flush()
+        flush()
+        part = {"clips": clips, "shards": shards, "videos": parts}
+        temporary = work.parent / f".{name}.partial"
+        temporary.write_text(json.dumps(part))
+        os.replace(temporary, work.parent / f"{name}.json")
+
+
+def _finish(
+    output: pathlib.Path, settings: PrepareConfig, features: FrozenFeatures, hosts: int
+) -> prepare_report.Summary | None:
+    """The manifest, if every host's part is there; several hosts may come here at once and write the same."""
+    parts = [output / "work" / f"{i:04d}-of-{hosts:04d}.json" for i in range(hosts)]
+    missing = [i for i, part in enumerate(parts) if not part.is_file()]
+    if missing:
+        print(f"{output}: this share is done; still to come: {', '.join(f'{i}/{hosts}' for i in missing)}")
+        return None
+    found = [json.loads(part.read_text()) for part in parts]
+    videos = [video for part in found for video in part["videos"]]
+    clips = [config.from_mapping(ClipInfo, clip) for part in found for clip in part["clips"]]
+    shards = {name: count for part in found for name, count in part["shards"].items()}
+    with _disk_errors(output):
+        summary = prepare_report.write(output, videos)
+        records.write_index(
+            output, clips, shards, image_size=settings.cut.size, features=features.fingerprints, made_by=__version__
+        )
+        shutil.rmtree(output / "work", ignore_errors=True)
+    return summary

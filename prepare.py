@@ -1,0 +1,60 @@
+"""Prepare footage for training: a folder of videos in, records out.
+
+    python prepare.py --source=videos/ --output=records/ --hubert=bundles/hubert --renderer=bundles/renderer
+
+Clips at 25 frames a second and 16 kHz, one face each, cropped square with 68 landmarks, with the frozen networks'
+features. Kill it whenever you like and start it again; give --shard=0/4 .. 3/4 to four machines that share the output.
+"""
+
+from absl import flags
+
+from ctjax import cli, config
+from ctjax.data import prepare
+from ctjax.types import UserError
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("source", None, "Folder of videos, nested as you like.")
+flags.DEFINE_string("output", None, "Folder of the records to make.")
+flags.DEFINE_enum("layout", "folder", ["folder", "hdtf", "mead"], "How the folder is laid out; see docs/training.md.")
+flags.DEFINE_string("list", None, "Table (tabs; file, person, split) of the videos to take, instead of all.")
+flags.DEFINE_string("hubert", None, "Bundle of the speech network; without it there are no speech features.")
+flags.DEFINE_string("renderer", None, "Bundle of the renderer; without it there are no keypoints, poses, expressions.")
+flags.DEFINE_integer("size", 256, "Side of the crops in pixels.")
+flags.DEFINE_float("min_seconds", 1.0, "Shorter clips are left out.")
+flags.DEFINE_float("max_seconds", 10.0, "Longer ones are divided.")
+flags.DEFINE_integer("min_face_px", 80, "Width of the smallest face taken, in pixels of the video.")
+flags.DEFINE_string("shard", "0/1", "Which share of the videos this host does: i/n, i from 0.")
+flags.DEFINE_integer("workers", None, "Processes that read videos; by default one per core. 0: in this process.")
+flags.DEFINE_boolean("debug", False, "Show tracebacks.")
+flags.mark_flags_as_required(["source", "output"])
+
+
+def main() -> None:
+    cli.enable_compilation_cache()
+    try:
+        index, count = (int(part) for part in FLAGS.shard.split("/"))
+    except ValueError:
+        raise UserError(f"--shard={FLAGS.shard}: should be like 0/4, the first of four") from None
+    values = {
+        "source": FLAGS.source,
+        "output": FLAGS.output,
+        "layout": FLAGS.layout,
+        "listing": FLAGS.list,
+        "hubert": FLAGS.hubert,
+        "renderer": FLAGS.renderer,
+        "shard": (index, count),
+        "cut": {name: FLAGS[name].value for name in ("size", "min_seconds", "max_seconds", "min_face_px")},
+        **({} if FLAGS.workers is None else {"workers": FLAGS.workers}),
+    }
+    try:
+        settings = config.from_mapping(prepare.PrepareConfig, values)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    summary = prepare.prepare(settings)
+    if summary is not None:
+        print(summary)
+        print(f"records: {FLAGS.output}; look at {FLAGS.output}/report.html")
+
+
+if __name__ == "__main__":
+    cli.run(main, debug=lambda: FLAGS.debug)

@@ -1,0 +1,247 @@
+"""Preparing footage: what is kept, what is dropped and why, and that a kill loses nothing and doubles nothing."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from ctjax import config
+from ctjax.data import cutting, footage, prepare
+from ctjax.data.cutting import CutConfig
+from ctjax.data.footage import Video
+from ctjax.data.prepare import PrepareConfig
+from ctjax.data.records import RecordSet
+from ctjax.types import UserError
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE))
+import fake_footage  # noqa: E402
+from fake_footage import ColourFinder, frame, write_video  # noqa: E402
+
+CUT = CutConfig(size=64, min_seconds=0.4, max_seconds=2.0, min_face_px=24)
+
+
+def talk(count, **place):
+    return [frame(0.5 + 0.5 * np.sin(i), **place) for i in range(count)]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """One of each kind: two good ones, and everything that can be wrong."""
+    folder = tmp_path_factory.mktemp("videos")
+    (folder / "anna").mkdir()
+    write_video(folder / "anna" / "good.mp4", talk(75))
+    write_video(folder / "bert_1.mp4", talk(30, x=70))
+    write_video(folder / "far_away_1.mp4", talk(30, scale=0.35))
+    write_video(folder / "mute_1.mp4", talk(30), sound=False)
+    write_video(folder / "nobody_1.mp4", [np.full((128, 128, 3), 90, np.uint8)] * 30)
+    write_video(folder / "crowd_1.mp4", talk(30, second=True, x=80, y=80))
+    scene = [frame(0.5, background=(230, 230, 40)) for _ in range(20)]
+    write_video(folder / "scenes_1.mp4", talk(20) + scene + [np.full((128, 128, 3), 90, np.uint8)] * 10)
+    write_video(folder / "wander_1.mp4", [frame(0.5, x=30 + 2.2 * i) for i in range(32)])
+    write_video(folder / "ends_early_1.mp4", talk(40), seconds=0.8)
+    (folder / "text_1.mp4").write_text("not a video")
+    whole = (folder / "bert_1.mp4").read_bytes()
+    (folder / "cut_off_1.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty_1.mp4").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def drawn_faces(monkeypatch):
+    monkeypatch.setattr(cutting, "_finder", ColourFinder)
+
+
+def settings(videos, output, **changes):
+    return PrepareConfig(**({"source": str(videos), "output": str(output), "cut": CUT, "workers": 0} | changes))
+
+
+@pytest.fixture(scope="module")
+def prepared(videos, tmp_path_factory):
+    output = tmp_path_factory.mktemp("out") / "records"
+    patch = pytest.MonkeyPatch()
+    patch.setattr(cutting, "_finder", ColourFinder)
+    summary = prepare.prepare(settings(videos, output))
+    patch.undo()
+    return output, summary
+
+
+def of(prepared, name):
+    found = RecordSet([prepared[0]])
+    return [found[i] for i, clip in enumerate(found.clips) if clip.id.startswith(name)]
+
+
+def test_a_good_video_is_cut_into_clips_without_losing_a_frame(prepared):
+    clips = of(prepared, "anna/good.mp4")
+    assert [clip.info.id for clip in clips] == ["anna/good.mp4@0.00", "anna/good.mp4@1.48"]
+    assert sum(clip.info.frames for clip in clips) == 75 and {clip.info.person for clip in clips} == {"anna"}
+    for clip in clips:
+        assert len(clip["samples"]) == clip.info.frames * 640
+        assert clip["landmarks"].shape == (clip.info.frames, 68, 2)
+        assert clip.images([0, clip.info.frames - 1]).shape == (2, 64, 64, 3)
+        assert np.abs(clip["samples"]).max() > 1000
+
+
+def test_the_crop_holds_the_face_and_its_landmarks(prepared):
+    clip = of(prepared, "bert_1.mp4")[0]
+    image, points = clip.images([3])[0], clip["landmarks"][3]
+    skin = np.abs(image.astype(int) - fake_footage.SKIN).sum(-1) < 90
+    rows, columns = np.nonzero(skin)
+    assert points[8, 1] == pytest.approx(rows.max(), abs=1.5)
+    assert points[8, 0] == pytest.approx((columns.min() + columns.max()) / 2, abs=1.5)
+    assert 0.3 < skin.mean() < 0.75
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("far_away_1.mp4", "face too small"),
+        ("mute_1.mp4", "has no sound"),
+        ("nobody_1.mp4", "no face"),
+        ("crowd_1.mp4", "two faces"),
+        ("text_1.mp4", ""),
+        ("cut_off_1.mp4", ""),
+        ("empty_1.mp4", ""),
+    ],
+)
+def test_what_cannot_be_used_is_listed_with_the_reason(prepared, name, reason):
+    output, summary = prepared
+    assert reason in summary.nothing[name] and summary.nothing[name]
+    report = json.loads((output / "report.json").read_text())
+    assert report["nothing"][name] == summary.nothing[name]
+    page = (output / "report.html").read_text()
+    assert name in page and "<script" not in page
+
+
+def test_a_shot_change_ends_a_clip(prepared):
+    clips = of(prepared, "scenes_1.mp4")
+    assert [(clip.info.id[-4:], clip.info.frames) for clip in clips] == [("0.00", 20), ("0.80", 20)]
+    assert prepared[1].dropped_s["no face"] >= 0.4
+
+
+def test_a_wandering_face_gets_shorter_clips_with_boxes_of_their_own(prepared):
+    clips = of(prepared, "wander_1.mp4")
+    assert len(clips) > 1 or "face leaves the crop" in prepared[1].dropped_s
+    for clip in clips:
+        assert clip["landmarks"].min() > -3 and clip["landmarks"].max() < 67
+
+
+def test_pictures_without_sound_at_the_end_are_left_out(prepared):
+    clips = of(prepared, "ends_early_1.mp4")
+    assert sum(clip.info.frames for clip in clips) in (19, 20, 21)
+    assert prepared[1].dropped_s["no sound"] == pytest.approx(0.8, abs=0.1)
+
+
+def everything(output):
+    found = RecordSet([output])
+    return {clip.id: found[i]["jpeg"].tobytes() + found[i]["samples"].tobytes() for i, clip in enumerate(found.clips)}
+
+
+def test_killed_at_random_and_started_again_gives_the_same_records(videos, prepared, tmp_path):
+    output = tmp_path / "records"
+    values = json.dumps(config.to_mapping(settings(videos, output)))
+    code = (
+        "import sys, json; sys.path.insert(0, sys.argv[1]); import fake_footage\n"
+        "from ctjax import config; from ctjax.data import cutting, prepare\n"
+        "cutting._finder = fake_footage.ColourFinder\n"
+        "prepare.prepare(config.from_mapping(prepare.PrepareConfig, json.loads(sys.argv[2])))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+
+    def begin():
+        return subprocess.Popen([sys.executable, "-c", code, str(HERE), values], env=environment, stderr=-1, stdout=-1)
+
+    for least in (2, 5, 8):
+        process = begin()
+        end = time.monotonic() + 120
+        while process.poll() is None and len(list(output.glob("work/*/*.done"))) < least and time.monotonic() < end:
+            time.sleep(0.002)
+        process.kill()
+        process.communicate()
+    process = begin()
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors.decode()
+    assert everything(output) == everything(prepared[0])
+    assert not (output / "work").exists()
+
+
+def test_three_hosts_make_one_set(videos, prepared, tmp_path):
+    output = tmp_path / "records"
+    results = [prepare.prepare(settings(videos, output, shard=(i, 3))) for i in (1, 0, 2)]
+    assert results[0] is None and results[1] is None and results[2] is not None
+    assert everything(output) == everything(prepared[0])
+    assert results[2].clips == prepared[1].clips
+
+
+def test_reading_in_other_processes_goes_on_past_broken_files(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        (folder / f"{name}.mp4").write_text("not a video")
+    summary = prepare.prepare(settings(folder, tmp_path / "records", workers=2))
+    assert set(summary.nothing) == {"a.mp4", "b.mp4", "c.mp4"} and summary.clips == 0
+    with pytest.raises(UserError, match=r"the record set is empty; its report\.json says"):
+        RecordSet([tmp_path / "records"])
+
+
+def test_refusals(videos, prepared, tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        prepare.prepare(settings(tmp_path / "nothing", tmp_path / "out"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no videos there"):
+        prepare.prepare(settings(tmp_path / "empty", tmp_path / "out"))
+    with pytest.raises(UserError, match=r"begun with other settings \(cut\)"):
+        prepare.prepare(settings(videos, prepared[0], cut=CutConfig(size=32)))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write there"):
+        prepare.prepare(settings(videos, tmp_path / "file" / "out"))
+    with pytest.raises(ValueError, match="shard 3/3"):
+        settings(videos, tmp_path, shard=(3, 3))
+
+
+def test_persons_and_splits_of_the_layouts(tmp_path):
+    for name in ("RD_Radio12_000", "RD_Radio13_000", "WDA_BernieSanders0_001", "WDA_BernieSanders_000"):
+        (tmp_path / f"{name}.mp4").write_text("")
+    found = footage.find(tmp_path, "hdtf")
+    assert {video.person for video in found} == {"RD_Radio12", "RD_Radio13", "WDA_BernieSanders"}
+    assert sorted({(v.person, v.split) for v in found}) == sorted({v.person: v.split for v in found}.items())
+    mead = tmp_path / "mead"
+    for place in ("M003/video/front/happy/level_1/001.mp4", "W011/video/front/sad/level_2/002.mp4"):
+        (mead / place).parent.mkdir(parents=True)
+        (mead / place).write_text("")
+    (mead / "W011/video/left_30").mkdir()
+    (mead / "W011/video/left_30/003.mp4").write_text("")
+    (mead / "M003/audio/happy/level_1").mkdir(parents=True)
+    (mead / "M003/audio/happy/level_1/001.m4a").write_text("")
+    assert footage.find(mead, "mead") == [
+        Video("M003/video/front/happy/level_1/001.mp4", "M003", "test", "M003/audio/happy/level_1/001.m4a"),
+        Video("W011/video/front/sad/level_2/002.mp4", "W011", "train"),
+    ]
+
+
+def test_a_split_is_the_same_everywhere_and_nine_to_one():
+    persons = [f"person{i}" for i in range(200)]
+    split = footage.split_by_person(persons)
+    assert split == footage.split_by_person(persons[::-1])
+    assert sum(value == "test" for value in split.values()) == 20
+
+
+def test_list_files_go_in_and_out(videos, tmp_path):
+    found = footage.find(videos, "folder")
+    footage.write_list(tmp_path / "list.tsv", found)
+    assert footage.find(videos, "folder", tmp_path / "list.tsv") == sorted(found)
+    (tmp_path / "bad.tsv").write_text("file\tperson\tsplit\nnone.mp4\tp\ttrain\n")
+    with pytest.raises(UserError, match=r"bad\.tsv, line 2: none\.mp4 is not under"):
+        footage.find(videos, "folder", tmp_path / "bad.tsv")
+    (tmp_path / "bad.tsv").write_text("file\tperson\tsplit\nbert_1.mp4\tp\tlearn\n")
+    with pytest.raises(UserError, match="split is 'learn'"):
+        footage.find(videos, "folder", tmp_path / "bad.tsv")
+    (tmp_path / "bad.tsv").write_text("name\nx\n")
+    with pytest.raises(UserError, match="heading with file, person and split"):
+        footage.find(videos, "folder", tmp_path / "bad.tsv")
