@@ -7,7 +7,7 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-from absl import app
+from absl import app, logging
 
 from ctjax.types import UserError
 
@@ -40,6 +40,8 @@ def run(main: Callable[[], None], *, debug: Callable[[], bool] = lambda: False) 
     """
 
     def guarded(argv: list[str]) -> None:
+        if logging.get_verbosity() == logging.INFO:  # absl's own default: libraries report every file they open
+            logging.set_verbosity(logging.WARNING)
         try:
             if len(argv) > 1:
                 raise UserError(f"unexpected argument {argv[1]!r}: options are given as --name=value (see --help)")
