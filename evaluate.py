@@ -6,6 +6,7 @@ failed. docs/metrics.md says what each number is.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import sys
 
@@ -74,12 +75,16 @@ def main() -> None:
     sys.exit(cli.EXIT_USER_ERROR if command.run(request, _at_alpha).failures else 0)
 
 
-def _at_alpha(alpha: float):
-    """A function from a reference clip to its frames, spoken anew from its own sound at `alpha`."""
+@functools.cache
+def _talking_head():
     from ctjax.infer.talking_head import TalkingHead
 
-    head = TalkingHead.from_bundle(_BUNDLE.value)
-    return lambda clip: iter(head.animate(source=clip, audio=clip, alpha=alpha))
+    return TalkingHead.from_bundle(_BUNDLE.value)
+
+
+def _at_alpha(alpha: float):
+    """A function from a reference clip to its frames, spoken anew from its own sound at `alpha`."""
+    return lambda clip: iter(_talking_head().animate(source=clip, audio=clip, alpha=alpha))
 
 
 if __name__ == "__main__":

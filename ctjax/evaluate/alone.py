@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ctjax.evaluate import mouth, stability, sync
+from ctjax.evaluate import experts, mouth, stability, sync
 from ctjax.evaluate.batching import Batcher, joined, known_mean
 from ctjax.evaluate.clips import FPS
 from ctjax.evaluate.faces import Crop, FaceSeries
@@ -33,7 +33,7 @@ def score_alone(
     probes: list[Probe] = [_PixelJitter(faces, instruments.batch)]
     if faces.found.any():
         probes.append(_Sharpness(faces.crop(), instruments))
-    if pcm16 is not None and instruments.lips is not None:
+    if pcm16 is not None:
         probes += _sync_probes(faces, pcm16, instruments)
     for index, frame in enumerate(frames):
         for probe in probes:
@@ -120,13 +120,21 @@ class _Tracked:
 
 
 def _sync_probes(faces: FaceSeries, pcm16: np.ndarray, instruments: Instruments) -> list[Probe]:
-    """Both protocols; the tracked one only where there is a track."""
-    networks = (instruments.lips, instruments.sound)
-    frames, batch = len(faces.found), instruments.batch
-    probes: list[Probe] = [_Uncropped(sync.LseProbe("uncropped", *networks, pcm16, frames, batch))]
-    if track := sync.longest_track(faces.found):
+    """Everything that listens; what looks at faces only where there is a track of them."""
+    batch, networks = instruments.batch, (instruments.lips, instruments.sound)
+    track = sync.longest_track(faces.found)
+    probes: list[Probe] = []
+    if instruments.lips is not None:
+        probes.append(_Uncropped(sync.LseProbe("uncropped", *networks, pcm16, len(faces.found), batch)))
+    if track is None:
+        return probes
+    if instruments.lips is not None:
         start, stop = track
         part = pcm16[start * sync.SAMPLES_PER_FRAME : stop * sync.SAMPLES_PER_FRAME]
         probe = sync.LseProbe("tracked", *networks, part, stop - start, batch)
         probes.append(_Tracked(probe, faces.boxes, start, stop))
+    if instruments.wav2lip is not None:
+        probes.append(experts.Wav2LipProbe(instruments.wav2lip, faces, track, pcm16, batch))
+    if (expert := instruments.expert) is not None:
+        probes.append(experts.ExpertProbe(expert.run, expert.speech, expert.frames, faces, track, pcm16, batch))
     return probes

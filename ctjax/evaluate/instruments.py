@@ -15,9 +15,16 @@ import numpy as np
 
 from ctjax import parallel
 from ctjax.config import from_mapping
-from ctjax.evaluate import identity, image, inception, perceptual
-from ctjax.losses import vgg19
+from ctjax.evaluate import experts, identity, image, inception, perceptual
+from ctjax.features import hubert
+from ctjax.features.extract import SpeechFeatures
+from ctjax.features.hubert import HubertConfig
+from ctjax.losses import oxford_syncnet, vgg19, wav2lip_syncnet
+from ctjax.losses.oxford_syncnet import OxfordSyncNetConfig
+from ctjax.losses.sync_expert import SyncExpert, SyncExpertConfig
+from ctjax.losses.wav2lip_syncnet import Wav2LipSyncNetConfig
 from ctjax.nn.module import Network
+from ctjax.types import UserError
 from ctjax.weights import Bundle, open_bundle
 
 DEFAULT_BATCH = 16
@@ -44,11 +51,21 @@ class Devices:
         return call
 
 
+@dataclass(frozen=True)
+class Expert:
+    """This project's sync expert with the HuBERT it listens through. frames: mouths per window."""
+
+    run: BatchFunction
+    speech: SpeechFeatures
+    frames: int
+
+
 @dataclass
 class Instruments:
     """compare: two uint8 "b h w 3" -> (SSIM "b", PSNR "b"). perceptual: the same -> "b" per metric key.
-    features: uint8 "b h w 3" -> Inception features. identity: uint8 faces "b 112 112 3" -> embeddings.
-    lips, sound: SyncNet's towers (see `sync`). digests: what the bundles hold, for the cache.
+    features: uint8 "b h w 3" -> Inception features. identity: two uint8 faces "b 112 112 3" -> cosines.
+    lips, sound: SyncNet's towers (see `sync`). wav2lip, expert: see `experts`. digests: what the bundles hold, for
+    the cache.
     """
 
     devices: Devices
@@ -58,6 +75,8 @@ class Instruments:
     identity: BatchFunction | None = None
     lips: BatchFunction | None = None
     sound: BatchFunction | None = None
+    wav2lip: BatchFunction | None = None
+    expert: Expert | None = None
     digests: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -84,9 +103,8 @@ def open_instruments(paths: BundlePaths, ssim_window: image.SsimWindow, batch: i
     """Opens every bundle that is given. Raises `ctjax.weights.BundleError` for one that does not fit."""
     devices = Devices(batch)
     made = Instruments(devices, devices.compiled(lambda _, a, b: image.compare_frames(a, b, ssim_window)))
-    _open_perceptual(made, paths)
-    _open_inception(made, paths)
-    _open_identity(made, paths)
+    for opener in (_open_perceptual, _open_inception, _open_identity, _open_sync, _open_wav2lip, _open_expert):
+        opener(made, paths)
     return made
 
 
@@ -142,6 +160,54 @@ def _open_identity(made: Instruments, paths: BundlePaths) -> None:
     made.identity = made.devices.compiled(
         lambda params, a, b: identity.cosine_similarity(network.bind(params)(a), network.bind(params)(b)), bundle.params
     )
+
+
+def _open_sync(made: Instruments, paths: BundlePaths) -> None:
+    if paths.sync is None:
+        made.missing["LSE-D, LSE-C, AV offset"] = "needs --sync_bundle (python -m convert oxford_syncnet)"
+        return
+    bundle = _opened(made, paths.sync, "oxford_syncnet", OxfordSyncNetConfig, oxford_syncnet.network)
+    syncnet = oxford_syncnet.network(from_mapping(OxfordSyncNetConfig, bundle.config))
+    made.lips = made.devices.compiled(
+        lambda params, windows_u8: syncnet.bind(params).embed_lips(_unit(windows_u8)), bundle.params
+    )
+    made.sound = made.devices.compiled(
+        lambda params, steps: syncnet.bind(params).embed_audio(jnp.swapaxes(steps, 1, 2)), bundle.params
+    )
+
+
+def _open_wav2lip(made: Instruments, paths: BundlePaths) -> None:
+    if paths.wav2lip is None:
+        made.missing["Wav2Lip expert loss"] = "needs --wav2lip_bundle (python -m convert wav2lip_syncnet)"
+        return
+    bundle = _opened(made, paths.wav2lip, "wav2lip_syncnet", Wav2LipSyncNetConfig, wav2lip_syncnet.network)
+    expert = wav2lip_syncnet.network(from_mapping(Wav2LipSyncNetConfig, bundle.config))
+    made.wav2lip = made.devices.compiled(
+        lambda params, faces, mel: experts.wav2lip_loss(expert.bind(params), faces, mel), bundle.params
+    )
+
+
+def _open_expert(made: Instruments, paths: BundlePaths) -> None:
+    if paths.expert is None or paths.hubert is None:
+        made.missing["Sync distance, own expert"] = (
+            "needs --expert_bundle and --hubert_bundle (train.py, convert hubert)"
+        )
+        return
+    bundle = _opened(made, paths.expert, "sync_expert", SyncExpertConfig, SyncExpert)
+    sound = _opened(made, paths.hubert, "hubert", HubertConfig, hubert.network)
+    expert = SyncExpert(from_mapping(SyncExpertConfig, bundle.config))
+    config = from_mapping(HubertConfig, sound.config)
+    if config.hidden_size != expert.config.audio.channels:
+        raise UserError(
+            f"--hubert_bundle={paths.hubert} gives {config.hidden_size} channels, the expert in {paths.expert} was "
+            f"trained on {expert.config.audio.channels}: give the HuBERT it was trained with"
+        )
+
+    def distance(params, faces_u8, boxes, speech):
+        return experts.expert_distance(expert, params, faces_u8, boxes, speech)
+
+    run = made.devices.compiled(distance, bundle.params)
+    made.expert = Expert(run, SpeechFeatures(config, sound.params), expert.config.frames)
 
 
 def _unit(image_u8: jax.Array) -> jax.Array:

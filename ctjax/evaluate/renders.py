@@ -28,9 +28,11 @@ from ctjax.faces.crop import crop, paste
 from ctjax.media.container import probe
 from ctjax.media.mux import VideoWriter
 from ctjax.motion.keypoints import transform_keypoints
+from ctjax.render.fast.renderer import FastRenderer
 from ctjax.render.renderer import Renderer, RendererConfig
 from ctjax.weights import open_bundle
 
+DEFAULT_SIZE = 256
 CRF = 10  # high quality: the row shows what the renderer costs, not what H.264 costs
 
 Render = Callable[[pathlib.Path], Iterator[np.ndarray]]  # a reference clip -> frames at 25 a second, RGB uint8
@@ -89,17 +91,18 @@ class Reconstruction:
     renderer loses.
     """
 
-    def __init__(self, bundle_path: str, find: FindFaces, size: int = 256, batch: int = 4):
-        self._find, self._size = find, size
+    def __init__(self, bundle_path: str, find: FindFaces, batch: int = 4):
+        self._find = find
         bundle = open_bundle(
             bundle_path,
             network="facevid2vid",
             abstract=lambda config: Renderer(from_mapping(RendererConfig, config)).abstract,
         )
-        renderer = Renderer(from_mapping(RendererConfig, bundle.config))
+        renderer, params = fastest(from_mapping(RendererConfig, bundle.config), bundle.params)
         devices = Devices(batch)
+        self._size = bundle.manifest["provenance"].get("image_size", DEFAULT_SIZE)
         self._batch = devices.batch
-        self._run = devices.compiled(lambda params, image_u8: reconstructed(renderer, params, image_u8), bundle.params)
+        self._run = devices.compiled(lambda params, image_u8: reconstructed(renderer, params, image_u8), params)
 
     def __call__(self, reference: pathlib.Path) -> Iterator[np.ndarray]:
         """The reference's frames with the face replaced by its reconstruction."""
@@ -121,7 +124,15 @@ class Reconstruction:
         yield from held
 
 
-def reconstructed(renderer: Renderer, params: Mapping, image_u8: jax.Array) -> jax.Array:
+def fastest(config: RendererConfig, params: dict) -> tuple[Renderer | FastRenderer, dict]:
+    """The fast formulation where it serves the config, else the plain one; and the parameters it takes."""
+    if config.kp_detector.estimate_jacobian:
+        return Renderer(config), params
+    fast = FastRenderer(config)
+    return fast, fast.prepare(params)
+
+
+def reconstructed(renderer: Renderer | FastRenderer, params: Mapping, image_u8: jax.Array) -> jax.Array:
     """uint8 "b h w 3" through the renderer and back, every image its own source and its own driving frame."""
     image_01 = image_u8.astype(jnp.float32) / 255.0
     keypoints = transform_keypoints(
