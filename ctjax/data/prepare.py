@@ -25,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ctjax import __version__, config
-from ctjax.data import footage, prepare_report, records
+from ctjax.data import footage, prepare_report, records, untrained
 from ctjax.data.cutting import CutConfig, CutVideo, cut_video
 from ctjax.data.footage import Video
 from ctjax.data.frozen_features import FrozenFeatures
@@ -39,8 +39,8 @@ CRASHED = "reading it crashed the process"
 @dataclass(frozen=True)
 class PrepareConfig:
     """source: folder of videos. output: folder of the records. layout, listing: see `footage.find`. hubert, renderer:
-    bundles whose features to add. shard: (i, n), the i-th of n hosts, counting from 0. workers: processes that read
-    videos; 0 reads in this one."""
+    bundles whose features to add, or "untrained". shard: (i, n), the i-th of n hosts, counting from 0. workers:
+    processes that read videos; 0 reads in this one."""
 
     source: str
     output: str
@@ -65,7 +65,7 @@ def prepare(settings: PrepareConfig) -> prepare_report.Summary | None:
     """
     videos = footage.find(settings.source, settings.layout, settings.listing)
     output = pathlib.Path(settings.output)
-    features = FrozenFeatures(settings.hubert, settings.renderer)
+    features = _features(output, settings)
     _begin(output, settings, videos, features)
     if (output / "manifest.json").is_file():
         print(f"{output} is complete already; remove it, or give another folder, to prepare again")
@@ -82,6 +82,16 @@ def prepare(settings: PrepareConfig) -> prepare_report.Summary | None:
             bar.update()
     _pack(output, work, mine, f"{index:04d}-of-{count:04d}")
     return _finish(output, settings, features, count)
+
+
+def _features(output: pathlib.Path, settings: PrepareConfig) -> FrozenFeatures:
+    """The bundles asked for; small untrained ones are made beside the records, where training finds them."""
+    hubert, renderer = settings.hubert, settings.renderer
+    if hubert == untrained.UNTRAINED:
+        hubert = untrained.make_hubert(output / "bundles" / "hubert")
+    if renderer == untrained.UNTRAINED:
+        renderer = untrained.make_renderer(output / "bundles" / "renderer")
+    return FrozenFeatures(hubert, renderer)
 
 
 def _begin(output: pathlib.Path, settings: PrepareConfig, videos: Sequence[Video], features: FrozenFeatures) -> None:
