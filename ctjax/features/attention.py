@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 KEYS_AT_ONCE = 512
 QUERIES_AT_ONCE = 512
@@ -37,7 +37,7 @@ def attend(
     queries: Float[Array, "b q h d"],
     keys: Float[Array, "b k h d"],
     values: Float[Array, "b k h d"],
-    count: Int[Array, ""],
+    count: int | Array,
 ) -> RunningAttention:
     """`state` after the first `count` of these keys. `queries` are scaled already.
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 from ctjax.features import attention
 from ctjax.features.hubert import WAVEFORM_EPS, EncoderLayer, HubertConfig, TimeStatistics, network
@@ -227,7 +228,7 @@ class SpeechFeatures:
             yield np.pad(held, (0, max(size - len(held), 0)))
             held = held[hop:]
 
-    def _rows(self, count: int, dtype=np.float32) -> _Rows:
+    def _rows(self, count: int, dtype: npt.DTypeLike = np.float32) -> _Rows:
         return _Rows(count, self.config.hidden_size, dtype, self._scratch_dir)
 
     def _device(self, rows: np.ndarray) -> jax.Array:
@@ -250,7 +251,7 @@ class _Moments:
     def __init__(self) -> None:
         self.count, self.mean, self._spread = 0, np.float64(0.0), np.float64(0.0)
 
-    def add(self, count: int, mean: np.ndarray, spread: np.ndarray) -> None:
+    def add(self, count: int, mean: np.ndarray | np.floating, spread: np.ndarray | np.floating) -> None:
         """`spread`: the sum of squared differences from `mean`."""
         total = self.count + count
         difference = mean - self.mean
@@ -259,7 +260,7 @@ class _Moments:
         self.count = total
 
     @property
-    def variance(self) -> np.ndarray:
+    def variance(self) -> np.ndarray | np.floating:
         return self._spread / self.count
 
 
@@ -269,7 +270,7 @@ class _Rows:
     Rows outside of [0, count) read as zeros and are not written.
     """
 
-    def __init__(self, count: int, width: int, dtype: np.dtype, directory: str | None):
+    def __init__(self, count: int, width: int, dtype: npt.DTypeLike, directory: str | None):
         self.count = count
         self._width, self._dtype = width, np.dtype(dtype)
         self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=directory)  # noqa: SIM115

@@ -112,17 +112,17 @@ class OxfordSyncNet(nnx.Module):
         self.netcnnlip = _lip_tower(config.lip_widths, rngs)
         self.netfclip = _head(config.lip_widths[-1], config.embedding, rngs)
 
-    def lip_features(self, frames_01: Float[Array, "b 5 224 224 3"]) -> Float[Array, "b f"]:
+    def lip_features(self, frames_01: Float[Array, "b 5 h w 3"]) -> Float[Array, "b f"]:
         """What stands before the head."""
         # Trained on BGR pixels of 0..255 (SyncNetInstance.py).
         return _flat(_run(self.netcnnlip, 255.0 * frames_01[..., ::-1]))
 
-    def embed_lips(self, frames_01: Float[Array, "b 5 224 224 3"]) -> Float[Array, "b e"]:
-        """Embeddings, not normalised, of five consecutive face crops, RGB in [0, 1]."""
+    def embed_lips(self, frames_01: Float[Array, "b 5 h w 3"]) -> Float[Array, "b e"]:
+        """Embeddings, not normalised, of five consecutive 224 x 224 face crops, RGB in [0, 1]."""
         return _run(self.netfclip, self.lip_features(frames_01))
 
-    def embed_audio(self, mfcc: Float[Array, "b 13 20"]) -> Float[Array, "b e"]:
-        """Embeddings, not normalised, of MFCC windows (of int16 samples, at 100 steps a second)."""
+    def embed_audio(self, mfcc: Float[Array, "b m l"]) -> Float[Array, "b e"]:
+        """Embeddings, not normalised, of 20 steps of 13 MFCCs (of int16 samples, at 100 steps a second)."""
         return _run(self.netfcaud, _flat(_run(self.netcnnaud, mfcc[..., None])))
 
 

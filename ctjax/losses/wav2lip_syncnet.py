@@ -96,14 +96,14 @@ class Wav2LipSyncNet(nnx.Module):
         self.face_encoder = _tower(3 * FRAMES, config.face_widths, FACE_LAYERS, rngs)
         self.audio_encoder = _tower(1, config.audio_widths, AUDIO_LAYERS, rngs)
 
-    def embed_face(self, frames_01: Float[Array, "b 5 48 96 3"]) -> Float[Array, "b e"]:
-        """Unit embeddings of five consecutive lower face halves, RGB in [0, 1]."""
+    def embed_face(self, frames_01: Float[Array, "b 5 h w 3"]) -> Float[Array, "b e"]:
+        """Unit embeddings of five consecutive lower face halves (48 x 96), RGB in [0, 1]."""
         # The network was trained on BGR frames, stacked frame after frame (Wav2Lip color_syncnet_train.py).
         x = jnp.moveaxis(frames_01[..., ::-1], 1, 3)
         return _embed(self.face_encoder, x.reshape(*x.shape[:3], -1))
 
-    def embed_audio(self, mel: Float[Array, "b 80 16"]) -> Float[Array, "b e"]:
-        """Unit embeddings of mel windows (`ctjax.features.mel.melspectrogram`)."""
+    def embed_audio(self, mel: Float[Array, "b m l"]) -> Float[Array, "b e"]:
+        """Unit embeddings of windows of 16 steps of the 80-band mel (`ctjax.features.mel`)."""
         return _embed(self.audio_encoder, mel[..., None])
 
 

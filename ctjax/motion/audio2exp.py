@@ -98,7 +98,7 @@ class Audio2Exp:
         return self.audio_encoder.bind(params["audio_encoder"])(window)
 
     def delta(
-        self, params: Params, embedding: Float[Array, "b e"], expression: Float[Array, "b k 3"]
+        self, params: Params, embedding: Float[Array, "#b e"], expression: Float[Array, "#b k 3"]
     ) -> Float[Array, "b k 3"]:
         """The trainable half: the change dE of an expression at alpha = 1."""
         batch = max(embedding.shape[0], expression.shape[0])
@@ -112,8 +112,8 @@ class Audio2Exp:
     def edit(
         self,
         params: Params,
-        embedding: Float[Array, "b e"],
-        expression: Float[Array, "b k 3"],
+        embedding: Float[Array, "#b e"],
+        expression: Float[Array, "#b k 3"],
         alpha: float | Array,
     ) -> Float[Array, "b k 3"]:
         """E + alpha dE from a ready embedding; alpha is one number or one per example ("b")."""
@@ -123,8 +123,8 @@ class Audio2Exp:
     def expression(
         self,
         params: Params,
-        window: Float[Array, "b l c"],
-        expression: Float[Array, "b k 3"],
+        window: Float[Array, "#b l c"],
+        expression: Float[Array, "#b k 3"],
         alpha: float | Array,
     ) -> Float[Array, "b k 3"]:
         """E + alpha dE from a feature window. A batch of one, on either side, serves the other's batch."""
@@ -133,16 +133,16 @@ class Audio2Exp:
     def silence_then_speech(
         self,
         params: Params,
-        speech: Float[Array, "b l c"],
-        silence: Float[Array, "n l c"],
-        expression: Float[Array, "b k 3"],
+        speech: Float[Array, "#b l c"],
+        silence: Float[Array, "#b l c"],
+        expression: Float[Array, "#b k 3"],
         alpha: float | Array,
         *,
         silence_alpha: float | Array = 1.0,
     ) -> Float[Array, "b k 3"]:
         """First the mouth is closed by silence, then opened by speech (ControlTalk inference.py:345-346).
 
-        silence: one window for all (n = 1) or one each. The released training passes the same alpha twice
+        silence: one window for all (a batch of one) or one each. The released training passes the same alpha twice
         (model.py:111-115), its inference 1 for silence.
         """
         closed = self.expression(params, silence, expression, silence_alpha)

@@ -86,12 +86,12 @@ def test_stream_equals_table_and_holds_little(fps, chunk):
 
 
 def test_stream_of_one_step():
-    stream = w.WindowStream(fps=25, frames=3)
+    stream = w.WindowStream(fps=25.0, frames=3)
     got = np.concatenate(list(stream.windows([np.zeros((0, 2), np.float32), np.ones((1, 2), np.float32)])))
     assert got.shape == (3, 18, 2) and (got == 1).all()
 
 
-@pytest.mark.parametrize("fps", [0, -25.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("fps", [0.0, -25.0, float("nan"), float("inf")])
 def test_senseless_fps_is_refused(fps):
     with pytest.raises(UserError, match="fps"):
         w.window_starts(3, fps)
@@ -99,8 +99,8 @@ def test_senseless_fps_is_refused(fps):
 
 def test_no_steps_is_refused():
     with pytest.raises(UserError, match="empty"):
-        w.frame_windows(0, 3, 25)
+        w.frame_windows(0, 3, 25.0)
     with pytest.raises(UserError, match="empty"):
-        list(w.WindowStream(fps=25, frames=3).windows([]))
+        list(w.WindowStream(fps=25.0, frames=3).windows([]))
     with pytest.raises(ValueError, match="step, channel"):
-        w.WindowStream(fps=25, frames=3).push(np.zeros(18))
+        w.WindowStream(fps=25.0, frames=3).push(np.zeros(18))

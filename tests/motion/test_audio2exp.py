@@ -74,7 +74,7 @@ def test_the_trainable_part_is_the_papers(model):
 
 def test_alpha_per_example(model, found):
     audio2exp, params = model
-    speech, expression = RECORD.inputs["speech"].astype(np.float32), RECORD.inputs["src_exp"]
+    speech, expression = (jnp.asarray(RECORD.inputs[name], jnp.float32) for name in ("speech", "src_exp"))
     alpha = jnp.array(ALPHAS[:4])
     got = jax.jit(audio2exp.expression)(params, speech, expression, alpha)
     for row, value in enumerate(ALPHAS[:4]):
