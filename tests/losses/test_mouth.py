@@ -1,0 +1,125 @@
+"""The mouth's box, crop and mask, the perceptual loss outside it, and the terms of the total."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import parity
+import pytest
+
+from ctjax.faces.mouth import mouth_boxes
+from ctjax.losses import lip_sync, total
+from ctjax.losses.masked_perceptual import masked_pixels
+from ctjax.losses.mouth import crop_boxes, mouth_mask
+from ctjax.losses.sync_expert import info_nce, paired_bce
+from ctjax.losses.total import Audio2ExpWeights
+
+
+@pytest.fixture(scope="module")
+def image():
+    return jax.random.uniform(jax.random.key(0), (2, 40, 48, 3))
+
+
+def test_boxes_are_the_references_up_to_its_whole_pixels():
+    record = parity.Record("crop")
+    landmarks, sizes, expected = (
+        record.inputs["lm"],
+        record.inputs["mouth_pic_size"],
+        record.outputs["mouth_box_float64"],
+    )
+    compared = 0
+    for case, (points, pic_size, (y0, y1, x0, x1)) in enumerate(zip(landmarks, sizes, expected, strict=True)):
+        if pic_size != 256 or record.outputs["mouth_msg_float64"][case] or np.any(expected[case] < 1):
+            continue
+        if y1 - y0 < 60:  # the reference truncates the radius first, so small boxes differ by a larger share
+            continue
+        found = mouth_boxes(points[None], steady=False)[0]
+        np.testing.assert_allclose(found, (x0, y0, x1, y1), atol=4.0)
+        compared += 1
+    assert compared >= 12
+
+
+def test_a_steady_box_does_not_tell_how_far_the_mouth_is_open():
+    landmarks = np.repeat(np.random.default_rng(0).uniform(20, 60, (1, 68, 2)), 9, axis=0)
+    landmarks[:, 29], landmarks[:, 8] = (40, 30), (40, 80)
+    landmarks[:, 8, 1] += np.arange(9)  # the chin drops
+    steady, loose = mouth_boxes(landmarks), mouth_boxes(landmarks, steady=False)
+    assert np.ptp(steady[:, 3] - steady[:, 1]) == 0
+    assert np.all(np.diff(loose[:, 3] - loose[:, 1]) > 0)
+
+
+def test_a_box_of_whole_pixels_at_its_own_size_is_copied(image):
+    boxes = jnp.array([[8.0, 4.0, 24.0, 20.0], [0.0, 0.0, 16.0, 16.0]])
+    crops = crop_boxes(image, boxes, 16)
+    np.testing.assert_allclose(crops[0], image[0, 4:20, 8:24], atol=1e-6)
+    np.testing.assert_allclose(crops[1], image[1, :16, :16], atol=1e-6)
+
+
+def test_enlarging_is_corner_aligned_and_a_box_beyond_the_picture_repeats_its_edge(image):
+    crop = crop_boxes(image[:1], jnp.array([[10.0, 10.0, 15.0, 15.0]]), 9)[0]
+    np.testing.assert_allclose(crop[::2, ::2], image[0, 10:15, 10:15], atol=1e-5)
+    np.testing.assert_allclose(crop[1, 0], (image[0, 10, 10] + image[0, 11, 10]) / 2, atol=1e-5)
+    outside = crop_boxes(image[:1], jnp.array([[-20.0, -20.0, -4.0, -4.0]]), 8)[0]
+    np.testing.assert_allclose(outside, jnp.broadcast_to(image[0, 0, 0], outside.shape), atol=1e-6)
+
+
+def test_exchanged_sides_mirror(image):
+    box = jnp.array([[8.0, 4.0, 25.0, 21.0]])
+    mirrored = crop_boxes(image[:1], jnp.array([[24.0, 4.0, 9.0, 21.0]]), 17)
+    np.testing.assert_allclose(mirrored, crop_boxes(image[:1], box, 17)[:, :, ::-1], atol=1e-5)
+
+
+def test_the_gradient_stays_inside_the_box(image):
+    box = jnp.array([[8.0, 4.0, 24.0, 20.0]])
+    gradient = jax.grad(lambda x: crop_boxes(x, box, 11).sum())(image[:1])[0]
+    assert np.all(np.asarray(gradient[4:20, 8:24]) > 0)
+    assert np.abs(gradient).sum() == pytest.approx(np.abs(gradient[4:20, 8:24]).sum())
+
+
+def test_the_mask_is_one_inside_and_nothing_outside_with_a_soft_edge():
+    mask = np.asarray(mouth_mask(jnp.array([[20.0, 30.0, 44.0, 50.0]]), 64, 64))[0, ..., 0]
+    assert mask[40, 32] > 0.99 and mask[:20].max() < 0.01 and mask[:, :10].max() < 0.01
+    edge = mask[40, 32:60]
+    assert np.all(np.diff(edge) <= 1e-6) and np.any((edge > 0.2) & (edge < 0.8))
+
+
+def test_nothing_inside_the_mouth_reaches_the_loss(image):
+    mask = mouth_mask(jnp.array([[12.0, 10.0, 36.0, 34.0]] * 2), 40, 48)
+    source = image[::-1]
+    moved = image.at[:, 20:24, 22:26].add(0.5)
+    same, other = masked_pixels(image, source, mask), masked_pixels(moved, source, mask)
+    np.testing.assert_allclose(same, other, rtol=2e-3)
+    assert np.all(np.asarray(masked_pixels(image.at[:, :4].add(0.5), source, mask)) > np.asarray(same))
+    assert not np.any(masked_pixels(image, image, mask))
+
+
+def test_info_nce_is_the_cross_entropy_written_out():
+    rng = np.random.default_rng(0)
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rng.normal(size=(2, 5, 7)))
+    near = np.zeros((5, 5), bool)
+    near[0, 1] = near[1, 0] = True
+    logits = 3.0 * a @ b.T
+    logits[near] = -np.inf
+    rows = -np.diag(logits) + np.log(np.exp(logits).sum(1))
+    columns = -np.diag(logits) + np.log(np.exp(logits).sum(0))
+    found = info_nce(jnp.float32(a), jnp.float32(b), jnp.float32(3.0), jnp.asarray(near | np.eye(5, dtype=bool)))
+    np.testing.assert_allclose(found, (rows + columns) / 2, rtol=1e-5)
+
+
+def test_pairs_and_forms_of_the_sync_loss():
+    np.testing.assert_allclose(
+        paired_bce(jnp.zeros(1), jnp.zeros(1)), np.log(2), rtol=1e-6
+    )  # the 0.69 of a blind expert
+    cosine = jnp.array([-1.0, 0.0, 0.5, 1.0])
+    np.testing.assert_allclose(lip_sync.cosine_loss(cosine), [2.0, 1.0, 0.5, 0.0])
+    np.testing.assert_allclose(lip_sync.bce_of_cosine(cosine[2:]), [np.log(2), 0.0], atol=1e-6)
+    np.testing.assert_allclose(lip_sync.bce_of_logit(jnp.array([0.0, 100.0])), [np.log(2), 0.0], atol=1e-6)
+    assert np.all(np.isfinite(jax.vmap(jax.grad(lip_sync.bce_of_cosine))(cosine)))
+
+
+def test_the_total_is_equation_six():
+    terms = {"perceptual": jnp.array([2.0, 4.0]), "sync": jnp.array([1.0, 0.5])}
+    np.testing.assert_allclose(total.weighted(terms, Audio2ExpWeights()), [2.3, 4.15], rtol=1e-6)
+    delta = jnp.arange(12.0).reshape(1, 2, 2, 3)
+    np.testing.assert_allclose(total.anchor(delta), np.mean(np.arange(12.0) ** 2), rtol=1e-6)
+    np.testing.assert_allclose(total.smoothness(delta), 36.0)
+    assert total.smoothness(delta[:, :1]) == 0
