@@ -23,7 +23,6 @@ from ctjax.evaluate.instruments import Devices
 from ctjax.evaluate.output import write_text
 from ctjax.evaluate.pipeline import reason_of
 from ctjax.evaluate.results import Failure
-from ctjax.faces.boxes import square_around, whole_pixels
 from ctjax.faces.crop import crop, paste
 from ctjax.media.container import probe
 from ctjax.media.mux import VideoWriter
@@ -107,7 +106,7 @@ class Reconstruction:
     def __call__(self, reference: pathlib.Path) -> Iterator[np.ndarray]:
         """The reference's frames with the face replaced by its reconstruction."""
         faces = find_series(clips.frames(reference), self._find)
-        box = whole_pixels(square_around(faces.crop().box))
+        box = faces.crop().box
         held: list[np.ndarray] = []
 
         def run(stacks: tuple[np.ndarray, ...], count: int) -> None:
