@@ -3,24 +3,30 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity
 import pytest
-import renderer_replay
 
 from convert import audio2exp as conversion
-from convert import rules
+from convert import facevid2vid, rules
 from ctjax.animate import animate, animated_keypoints, encode
 from ctjax.motion.audio2exp import Audio2Exp
+from ctjax.render.renderer import Renderer, config_from_reference
 
 BRANCHES = ("speech_only", "silence_then_speech")  # the released code's coin
 
 
 @pytest.fixture(scope="module")
 def setup():
-    case = renderer_replay.case("controltalk_full")
-    state = case.record.weights["lipControlNet"]
+    record = parity.record("controltalk_full")
+    renderer = Renderer(config_from_reference(record.config))
+    rendering = {
+        part: rules.apply(table, record.weights[part], renderer.abstract[part], name=part)[0]
+        for part, table in facevid2vid.TABLES.items()
+    }
+    state = record.weights["lipControlNet"]
     audio2exp = Audio2Exp(conversion.infer_config(state))
     lip_control = rules.apply(conversion.TABLE, state, audio2exp.abstract, name="lipControlNet")[0]
-    return case.record, case.renderer, audio2exp, {"renderer": case.params, "audio2exp": lip_control}
+    return record, renderer, audio2exp, {"renderer": rendering, "audio2exp": lip_control}
 
 
 def frames_rgb(record):
