@@ -50,7 +50,7 @@ def world(tmp_path_factory):
     """Folders of records and bundles that belong together."""
     folder = tmp_path_factory.mktemp("world")
     renderer = Renderer(tiny_renderer.RENDERER)
-    params = drawn_params.draw(renderer.abstract, 0, {"conv_img": 0.2})
+    params = drawn_params.draw(renderer.abstract, 0, {"conv_img": 0.2, "mask": 0.3})
     manifest = weights.save_bundle(
         folder / "renderer", network="facevid2vid", config=tiny_renderer.RENDERER, params=params
     )
@@ -88,7 +88,7 @@ def recipe(world, **changes):
         "evaluation_batches": 1,
         "alpha": Ramp(steps=10, start=0.5),
         "weights": Audio2ExpWeights(perceptual=0.1, sync=1.0),
-        "optimizer": OptimizerConfig(lr=0.02, warmup=2, ema=0.9),
+        "optimizer": OptimizerConfig(lr=2e-3, warmup=2, ema=0.9),
         "loop": loop.LoopConfig(steps=24, batch=8, log_every=1, save_every=12, evaluate_every=12, pictures_every=24),
     }
     return Audio2ExpTraining(**(settings | changes))
