@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from ctjax.nn.module import Buffer
 
-# torch.nn.Conv and Linear start uniform in +-1/sqrt(fan_in): a third of the variance that the name suggests.
-_KERNEL_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+def _draw(sample: Callable[..., jax.Array], key: jax.Array, shape: Sequence[int]) -> jax.Array | np.ndarray:
+    """`sample(key, n)` cut to `shape`, n rounded up to a power of two; numpy outside a trace.
+
+    Parameters are drawn one by one; so a network's hundreds of shapes need a dozen compiled programs, not hundreds.
+    """
+    count = math.prod(shape)
+    flat = sample(key, (1 << max(10, (count - 1).bit_length()),))
+    if not isinstance(flat, jax.core.Tracer):
+        flat = np.asarray(flat)
+    return flat[:count].reshape(shape)
 
 
-def _bias_init(fan_in: int):
-    bound = 1.0 / math.sqrt(fan_in)
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+def _uniform_in(bound: float) -> Callable[..., jax.Array]:
+    """Initialiser, uniform in [-bound, bound)."""
+
+    def init(key, shape, dtype=jnp.float32):
+        unit = _draw(functools.partial(jax.random.uniform, minval=-1.0, maxval=1.0), key, shape)
+        return jnp.asarray(unit * np.float32(bound), dtype)
+
+    return init
 
 
 def conv(
@@ -31,7 +47,11 @@ def conv(
     use_bias: bool = True,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """An `nnx.Conv` over as many axes as `kernel_size` has, padded with `padding` zeros on every side."""
+    """An `nnx.Conv` over as many axes as `kernel_size` has, padded with `padding` zeros on every side.
+
+    Starts like PyTorch's: kernel and bias uniform within 1 / sqrt(terms of a sum).
+    """
+    init = _uniform_in(1.0 / math.sqrt(in_features * math.prod(kernel_size)))
     return nnx.Conv(
         in_features,
         out_features,
@@ -40,15 +60,40 @@ def conv(
         padding=[(padding, padding)] * len(kernel_size),
         kernel_dilation=dilation,
         use_bias=use_bias,
-        kernel_init=_KERNEL_INIT,
-        bias_init=_bias_init(in_features * math.prod(kernel_size)),
+        kernel_init=init,
+        bias_init=init,
         rngs=rngs,
     )
 
 
 def linear(in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx.Linear:
     """An `nnx.Linear` with PyTorch's default initialisation."""
-    return nnx.Linear(in_features, out_features, kernel_init=_KERNEL_INIT, bias_init=_bias_init(in_features), rngs=rngs)
+    init = _uniform_in(1.0 / math.sqrt(in_features))
+    return nnx.Linear(in_features, out_features, kernel_init=init, bias_init=init, rngs=rngs)
+
+
+class BlockwiseLinear(nnx.Module):
+    """Linear layer on "b i" that sums its terms in blocks, the result in float32 at least.
+
+    With few rows XLA's CPU code adds the terms of a dot product one after another; over 2048 of them that costs a digit
+    against PyTorch, which head angles show and dense motion magnifies. Blocks give it back.
+    """
+
+    BLOCK = 64
+
+    def __init__(self, in_features: int, out_features: int, *, rngs: nnx.Rngs):
+        inner = linear(in_features, out_features, rngs=rngs)
+        self.kernel = inner.kernel
+        self.bias = inner.bias
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.kernel[...]
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        missing = -kernel.shape[0] % self.BLOCK
+        x_blocks = jnp.pad(x, ((0, 0), (0, missing))).reshape(x.shape[0], -1, self.BLOCK)
+        kernel_blocks = jnp.pad(kernel, ((0, missing), (0, 0))).reshape(-1, self.BLOCK, kernel.shape[1])
+        parts = jnp.einsum("bni,nio->nbo", x_blocks, kernel_blocks, preferred_element_type=wide)
+        return jnp.sum(parts, axis=0) + self.bias[...]
 
 
 def _unit(vector: jax.Array) -> jax.Array:
@@ -78,8 +123,8 @@ class SpectralConv(nnx.Module):
         )
         self.kernel = inner.kernel
         self.bias = inner.bias
-        self.u = Buffer(_unit(jax.random.normal(rngs.params(), (out_features,))))
-        self.v = Buffer(_unit(jax.random.normal(rngs.params(), (in_features * kernel_size**2,))))
+        self.u = Buffer(_unit(_draw(jax.random.normal, rngs.params(), (out_features,))))
+        self.v = Buffer(_unit(_draw(jax.random.normal, rngs.params(), (in_features * kernel_size**2,))))
         self.padding = padding
         self.training = False
 

@@ -68,8 +68,8 @@ class Network:
         return nnx.to_pure_dict(jax.tree.map(is_param, self._state, is_leaf=lambda v: isinstance(v, nnx.Variable)))
 
     def init(self, key: jax.Array) -> Params:
-        """Fresh parameters, drawn in one compiled call."""
-        return jax.jit(lambda k: nnx.to_pure_dict(nnx.state(self._build(nnx.Rngs(k)))))(key)
+        """Fresh parameters, drawn one by one: compiling the draws of a whole network together takes minutes."""
+        return nnx.to_pure_dict(nnx.state(self._build(nnx.Rngs(key))))
 
     def bind(self, params: Params, *, train: bool = False) -> nnx.Module:
         """The module holding `params`; call it inside `jax.jit` as often as needed, it costs nothing at run time.

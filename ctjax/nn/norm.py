@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 EPSILON = 1e-5
@@ -21,10 +22,10 @@ class BatchNorm(nnx.Module):
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         del rngs  # starts at fixed values
-        self.scale = nnx.Param(jnp.ones(features))
-        self.bias = nnx.Param(jnp.zeros(features))
-        self.mean = nnx.BatchStat(jnp.zeros(features))
-        self.var = nnx.BatchStat(jnp.ones(features))
+        self.scale = nnx.Param(jnp.asarray(np.ones(features, np.float32)))
+        self.bias = nnx.Param(jnp.asarray(np.zeros(features, np.float32)))
+        self.mean = nnx.BatchStat(jnp.asarray(np.zeros(features, np.float32)))
+        self.var = nnx.BatchStat(jnp.asarray(np.ones(features, np.float32)))
         self.training = False
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -64,8 +65,8 @@ class InstanceNorm(nnx.Module):
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         del rngs
-        self.scale = nnx.Param(jnp.ones(features))
-        self.bias = nnx.Param(jnp.zeros(features))
+        self.scale = nnx.Param(jnp.asarray(np.ones(features, np.float32)))
+        self.bias = nnx.Param(jnp.asarray(np.zeros(features, np.float32)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return (instance_norm(x) * self.scale[...] + self.bias[...]).astype(x.dtype)

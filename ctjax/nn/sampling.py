@@ -17,8 +17,12 @@ def corner_grid(shape: Sequence[int]) -> jax.Array:
 
     shape: "h w" or "d h w" -> "h w 2" (x, y) or "d h w 3" (x, y, z), float32 (float64 where jax has it switched on).
     """
-    axes = [2.0 * (jnp.arange(n, dtype=float) / (n - 1)) - 1.0 for n in shape]
-    return jnp.stack(jnp.meshgrid(*axes, indexing="ij")[::-1], axis=-1)
+    return jnp.stack(jnp.meshgrid(*map(corner_line, shape), indexing="ij")[::-1], axis=-1)
+
+
+def corner_line(n: int) -> jax.Array:
+    """One axis of `corner_grid`: "n" from -1 to 1."""
+    return 2.0 * (jnp.arange(n, dtype=float) / (n - 1)) - 1.0
 
 
 def grid_sample(x: jax.Array, grid: jax.Array, *, padding: str = "zeros", align_corners: bool = False) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ctjax.nn.blocks import Bottleneck, Chain
-from ctjax.nn.conv import conv, linear
+from ctjax.nn.conv import BlockwiseLinear, conv
 from ctjax.nn.norm import BatchNorm
 from ctjax.nn.resize import max_pool
 from ctjax.types import HeadPose
@@ -38,7 +38,7 @@ class HeadEstimatorConfig:
 
 
 class HeadEstimate(NamedTuple):
-    """Raw outputs: bins are logits "b n"; translation "b 3"; expression "b k 3" (keypoint-major)."""
+    """Raw outputs, float32: bins are logits "b n"; translation "b 3"; expression "b k 3" (keypoint-major)."""
 
     yaw_bins: jax.Array
     pitch_bins: jax.Array
@@ -48,10 +48,9 @@ class HeadEstimate(NamedTuple):
 
     @property
     def head_pose(self) -> HeadPose:
-        """The same with angles in degrees, float32."""
+        """The same with angles in degrees."""
         bins = (self.yaw_bins, self.pitch_bins, self.roll_bins)
-        offsets = (v.astype(jnp.promote_types(v.dtype, jnp.float32)) for v in (self.translation, self.expression))
-        return HeadPose(*(degrees_from_bins(logits) for logits in bins), *offsets)
+        return HeadPose(*(degrees_from_bins(logits) for logits in bins), self.translation, self.expression)
 
 
 def degrees_from_bins(logits: jax.Array) -> jax.Array:
@@ -79,11 +78,11 @@ class HeadEstimator(nnx.Module):
             setattr(self, f"block{2 * number}", Bottleneck(new, stride=2, rngs=rngs))
             setattr(self, f"block{2 * number + 1}", _bottlenecks(2 * number + 1, new, count, rngs))
             width = new
-        self.fc_roll = linear(width, config.num_bins, rngs=rngs)
-        self.fc_pitch = linear(width, config.num_bins, rngs=rngs)
-        self.fc_yaw = linear(width, config.num_bins, rngs=rngs)
-        self.fc_t = linear(width, 3, rngs=rngs)
-        self.fc_exp = linear(width, 3 * config.num_kp, rngs=rngs)
+        self.fc_roll = BlockwiseLinear(width, config.num_bins, rngs=rngs)
+        self.fc_pitch = BlockwiseLinear(width, config.num_bins, rngs=rngs)
+        self.fc_yaw = BlockwiseLinear(width, config.num_bins, rngs=rngs)
+        self.fc_t = BlockwiseLinear(width, 3, rngs=rngs)
+        self.fc_exp = BlockwiseLinear(width, 3 * config.num_kp, rngs=rngs)
 
     def __call__(self, image_01: jax.Array) -> HeadEstimate:
         """image_01: RGB "b h w 3" in [0, 1], any size from 32 pixels."""
@@ -96,7 +95,7 @@ class HeadEstimator(nnx.Module):
             x = jax.nn.relu(getattr(self, f"norm{number + 2}")(x))
             x = getattr(self, f"block{2 * number}")(x)
             x = getattr(self, f"block{2 * number + 1}")(x)
-        x = jnp.mean(x, axis=(1, 2))
+        x = jnp.mean(x, axis=(1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))
         return HeadEstimate(
             yaw_bins=self.fc_roll(x),  # swapped in the reference, and trained so (modules/keypoint_detector.py:167-169)
             pitch_bins=self.fc_pitch(x),

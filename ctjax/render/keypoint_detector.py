@@ -13,7 +13,7 @@ from ctjax.nn.conv import conv
 from ctjax.nn.hourglass import ImageToVolumeHourglass
 from ctjax.nn.module import Buffer
 from ctjax.nn.resize import low_pass_kernel, low_pass_subsample
-from ctjax.nn.sampling import corner_grid
+from ctjax.nn.sampling import corner_line
 
 _EXACT = jax.lax.Precision.HIGHEST
 
@@ -88,20 +88,32 @@ class KeypointDetector(nnx.Module):
             x = self.down(x)
         features = self.predictor(x)
         logits = self.kp(features)
-        heatmap = self._heatmap(logits)
-        # Expectation on the corner-aligned grid, order (x, y, z).
-        grid = corner_grid(logits.shape[1:4]).astype(heatmap.dtype)
-        keypoints = jnp.einsum("bdhwk,dhwn->bkn", heatmap, grid, precision=_EXACT)
-        return Detection(keypoints, self._jacobian(features, heatmap), logits)
-
-    def _heatmap(self, logits: jax.Array) -> jax.Array:
-        """Softmax over the whole volume, float32 "b d h w k" (ControlTalk modules/keypoint_detector.py:60)."""
+        # Softmax over the whole volume (ControlTalk modules/keypoint_detector.py:60), normalised after the sums.
         wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        return jax.nn.softmax(wide / self.config.temperature, axis=(1, 2, 3))
+        highest = jnp.max(wide, axis=(1, 2, 3), keepdims=True)
+        heat = jnp.exp((wide - highest) / self.config.temperature)
+        mass, position = _moments(heat)
+        return Detection(position / mass[..., None], self._jacobian(features, heat, mass), logits)
 
-    def _jacobian(self, features: jax.Array, heatmap: jax.Array) -> jax.Array | None:
+    def _jacobian(self, features: jax.Array, heat: jax.Array, mass: jax.Array) -> jax.Array | None:
         if not self.config.estimate_jacobian:
             return None
-        maps = self.jacobian(features).astype(heatmap.dtype)
+        maps = self.jacobian(features).astype(heat.dtype)
         maps = maps.reshape(*maps.shape[:-1], self.config.num_kp, 3, 3)
-        return jnp.einsum("bdhwk,bdhwkmn->bkmn", heatmap, maps, precision=_EXACT)
+        return jnp.einsum("bdhwk,bdhwkmn->bkmn", heat, maps, precision=_EXACT) / mass[..., None, None]
+
+
+def _moments(heat: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sum of "b d h w k" over the volume, "b k", and sum times corner-aligned position (x, y, z), "b k 3".
+
+    Axis by axis, because a sum over a quarter of a million cells in one go loses three digits in float32.
+    """
+    _, d, h, w, _ = heat.shape
+    along_x, along_y, along_z = (
+        jnp.stack([jnp.ones(n, heat.dtype), corner_line(n).astype(heat.dtype)], axis=-1) for n in (w, h, d)
+    )
+    sums = jnp.einsum("bdhwk,wx->bdhkx", heat, along_x, precision=_EXACT)
+    sums = jnp.einsum("bdhkx,hy->bdkxy", sums, along_y, precision=_EXACT)
+    sums = jnp.einsum("bdkxy,dz->bkxyz", sums, along_z, precision=_EXACT)
+    position = jnp.stack([sums[..., 1, 0, 0], sums[..., 0, 1, 0], sums[..., 0, 0, 1]], axis=-1)
+    return sums[..., 0, 0, 0], position

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ctjax.nn.conv import conv, linear
+from ctjax.nn.conv import BlockwiseLinear, conv
 from ctjax.render.head_estimator import HeadEstimate
 
 SLOPE = 0.1  # of the leaky ReLU before each dilated convolution
@@ -36,11 +36,11 @@ class MappingNet(nnx.Module):
         self.first = conv(config.coeff_nc, width, (FIRST_KERNEL,), rngs=rngs)
         for i in range(config.layer):
             setattr(self, f"encoder{i}", conv(width, width, (3,), dilation=DILATION, rngs=rngs))
-        self.fc_roll = linear(width, config.num_bins, rngs=rngs)
-        self.fc_pitch = linear(width, config.num_bins, rngs=rngs)
-        self.fc_yaw = linear(width, config.num_bins, rngs=rngs)
-        self.fc_t = linear(width, 3, rngs=rngs)
-        self.fc_exp = linear(width, 3 * config.num_kp, rngs=rngs)
+        self.fc_roll = BlockwiseLinear(width, config.num_bins, rngs=rngs)
+        self.fc_pitch = BlockwiseLinear(width, config.num_bins, rngs=rngs)
+        self.fc_yaw = BlockwiseLinear(width, config.num_bins, rngs=rngs)
+        self.fc_t = BlockwiseLinear(width, 3, rngs=rngs)
+        self.fc_exp = BlockwiseLinear(width, 3 * config.num_kp, rngs=rngs)
 
     def __call__(self, coefficients: jax.Array) -> HeadEstimate:
         """coefficients: "b t coeff_nc", t = 27 in SadTalker (13 frames on either side)."""
@@ -50,7 +50,7 @@ class MappingNet(nnx.Module):
         x = self.first(coefficients.astype(self.first.kernel[...].dtype))
         for i in range(self.config.layer):
             x = getattr(self, f"encoder{i}")(jax.nn.leaky_relu(x, SLOPE)) + x[:, DILATION:-DILATION]
-        x = jnp.mean(x, axis=1)
+        x = jnp.mean(x, axis=1, dtype=jnp.promote_types(x.dtype, jnp.float32))
         return HeadEstimate(
             yaw_bins=self.fc_yaw(x),  # not swapped here, unlike the head estimator's
             pitch_bins=self.fc_pitch(x),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctjax.nn.conv import SpectralConv, conv, linear
+from ctjax.nn.conv import BlockwiseLinear, SpectralConv, conv, linear
 from ctjax.nn.module import Network
 
 IN, OUT, KERNEL = 3, 5, 3
@@ -100,3 +100,14 @@ def test_fresh_linear_layer_has_torch_bounds():
     params = Network(lambda rngs: linear(16, 64, rngs=rngs)).init(jax.random.key(0))
     assert 0.2 < np.abs(params["kernel"]).max() <= 0.25
     assert 0.2 < np.abs(params["bias"]).max() <= 0.25
+
+
+@pytest.mark.parametrize("in_features", [64, 100, 2048])
+def test_blockwise_linear_is_a_linear_layer_with_less_rounding(in_features):
+    network = Network(lambda rngs: BlockwiseLinear(in_features, 7, rngs=rngs))
+    random = np.random.default_rng(0)
+    kernel = random.standard_normal((in_features, 7)).astype(np.float32)
+    params = {"kernel": kernel, "bias": random.standard_normal(7).astype(np.float32)}
+    x = random.standard_normal((2, in_features)).astype(np.float32)
+    want = x.astype(np.float64) @ kernel + params["bias"]
+    np.testing.assert_allclose(network.bind(params)(x), want, atol=2e-7 * in_features**0.5 * np.abs(want).max())
