@@ -95,7 +95,7 @@ class Checkpoints:
     def save(self, step: int, state: State, data: grain.DatasetIterator, config: dict[str, Any]) -> None:
         """Starts saving in the background; `state` may be overwritten at once. Raises `UserError` if the disk fails."""
         host = to_host(state)
-        about = {"config": config, "arrays": _describe(host)}
+        about = {"config": config, "arrays": _describe(host), "processes": jax.process_count()}
         try:
             self._manager.save(
                 step,
@@ -119,7 +119,7 @@ class Checkpoints:
         """The newest sound checkpoint, with `data` moved to its position; None if there is none.
 
         `abstract`: the state as `jax.eval_shape` gives it. Raises `UserError` if the checkpoint belongs to another
-        network or optimizer, or if none of several is sound.
+        network, optimizer or number of processes, or if none is sound.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
@@ -142,6 +142,11 @@ class Checkpoints:
                 raise UserError(
                     f"the checkpoint of step {step} in {self._folder.parent} does not fit this configuration: "
                     + "; ".join(differences[:5])
+                )
+            if about["processes"] != jax.process_count():
+                raise UserError(
+                    f"the checkpoint of step {step} in {self._folder.parent} was saved by {about['processes']} "
+                    f"processes and keeps a data position for each; this run has {jax.process_count()}: start as many as before"
                 )
             host = self._manager.restore(
                 step,

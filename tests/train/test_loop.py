@@ -39,7 +39,7 @@ def start(folder, *arguments, devices=1):
 
 
 def finish(process, *, status=0):
-    output, _ = process.communicate(timeout=180)
+    output, _ = process.communicate(timeout=400)
     assert process.returncode == status, output
     return output
 
@@ -49,7 +49,7 @@ def logged_step(folder):
     return lines[-1]["step"] if lines else 0
 
 
-def wait_until(condition, *, seconds=90):
+def wait_until(condition, *, seconds=400):  # a busy machine is slow, not wrong
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -202,7 +202,7 @@ def test_batch_must_divide_by_the_devices(tmp_path):
 
 
 def finish_with_error(process):
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=400)
     assert process.returncode != 0
     return output
 
@@ -231,6 +231,8 @@ def test_two_processes_of_four_devices_give_the_same_losses_and_stop_together(un
     for process in both():
         finish(process)
     one, two = losses(unbroken), losses(tmp_path)
+    alone = finish_with_error(start(tmp_path, "--steps", 40))
+    assert "was saved by 2 processes" in alone and not (tmp_path / "damaged_checkpoints").exists()
     assert one.keys() == two.keys()
     np.testing.assert_allclose(list(one.values()), list(two.values()), rtol=2e-5)
 
