@@ -146,7 +146,8 @@ class Checkpoints:
             if about["processes"] != jax.process_count():
                 raise UserError(
                     f"the checkpoint of step {step} in {self._folder.parent} was saved by {about['processes']} "
-                    f"processes and keeps a data position for each; this run has {jax.process_count()}: start as many as before"
+                    f"processes and keeps a data position for each; this run has {jax.process_count()}: "
+                    "start as many as before"
                 )
             host = self._manager.restore(
                 step,
