@@ -29,7 +29,7 @@ td:nth-child(2), small, figcaption { color: var(--soft); } .clips td:nth-child(2
 .players { display: flex; gap: .8rem; flex-wrap: wrap; align-items: flex-end; margin: .4rem 0; }
 figure { margin: 0; flex: 1 1 220px; max-width: 380px; } video { width: 100%; background: #000; border-radius: 4px; }
 .chart { position: relative; max-width: 860px; } .chart svg { width: 100%; height: auto; display: block; }
-.cursor { position: absolute; top: 13%; bottom: 17%; left: -1px; width: 1px; background: currentColor; opacity: .6; }
+.cursor { position: absolute; top: 13%; bottom: 17%; width: 1px; background: currentColor; visibility: hidden; }
 button { font: inherit; padding: .2rem .9rem; } .bad { color: #b91c1c; }
 @media (prefers-color-scheme: dark) { .bad { color: #f87171; } }
 """
@@ -44,6 +44,7 @@ for (const section of document.querySelectorAll("section")) {
     for (const chart of charts) {
       const svg = chart.querySelector("svg").dataset, cursor = chart.querySelector(".cursor");
       const share = Math.min(1, lead.currentTime / svg.span);
+      cursor.style.visibility = "visible";
       cursor.style.left = 100 * (+svg.left + share * (svg.right - svg.left)) + "%";
     }
     if (!lead.paused) requestAnimationFrame(follow);

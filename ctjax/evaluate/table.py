@@ -60,7 +60,8 @@ def terminal(evaluation: Evaluation, width: int | None = None) -> str:
     for row in evaluation.rows:
         if row.name != "reference" and row.clips:
             parts.append(f"\n{row.name}, clip by clip")
-            parts.extend(_aligned(block) for block in _blocks(clip_lines(row, evaluation.shown()), width))
+            blocks = _blocks(clip_lines(row, evaluation.shown()), width)
+            parts.append("\n\n".join(map(_aligned, blocks)))
     for title, lines in (("Not computed", missing(evaluation)), ("Notes", notes(evaluation))):
         if lines:
             parts.append(f"\n{title}\n" + "\n".join(f"  {line}" for line in lines))
