@@ -6,13 +6,18 @@ Start the same command again to go on from the newest checkpoint. On several hos
 --num_processes and --process_id, or start it under SLURM's srun.
 """
 
+import pathlib
 import sys
 
 from absl import flags
 from ml_collections import config_flags
 
+from convert.export import export
 from ctjax import cli, config, parallel
 from ctjax.train import loop, tasks
+
+# What a task leaves for the original PyTorch code: exported bundle -> file.
+REFERENCE_FILES = {"audio2exp": ("audio2exp", "lipControlNet.pt"), "renderer": ("renderer", "renderer.pth.tar")}
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "The recipe, e.g. configs/audio2exp.py; --config.FIELD=... changes it.")
@@ -31,7 +36,11 @@ def main() -> None:
     about = config.to_mapping(recipe.config)
     outcome = loop.run(recipe.build(), recipe.config.loop, folder=FLAGS.workdir, about=about)
     if outcome.finished and parallel.is_main_process():
-        print(f"finished at step {outcome.step}; exported to {FLAGS.workdir}/export")
+        exported = pathlib.Path(FLAGS.workdir) / "export"
+        print(f"finished at step {outcome.step}; exported to {exported}")
+        if recipe.config.task in REFERENCE_FILES:
+            bundle, file = REFERENCE_FILES[recipe.config.task]
+            print(export(exported / bundle, exported / file, overwrite=True))
 
 
 if __name__ == "__main__":
