@@ -34,8 +34,8 @@ class Warp(NamedTuple):
     control: Float[Array, "b n"]
 
 
-def random_warp(key: Array, batch: int, config: WarpConfig, dtype=jnp.float32) -> Warp:
-    """The identity plus normal noise of the configured spread."""
+def random_warp(key: Array, batch: int, config: WarpConfig, dtype=float) -> Warp:
+    """The identity plus normal noise of the configured spread, float32 unless jax has float64 switched on."""
     affine, spline = jax.random.split(key)
     theta = jnp.eye(2, 3, dtype=dtype) + config.sigma_affine * jax.random.normal(affine, (batch, 2, 3), dtype)
     return Warp(theta, config.sigma_tps * jax.random.normal(spline, (batch, config.points_tps**2), dtype))

@@ -92,11 +92,12 @@ class Outcome(NamedTuple):
 
 
 def images_01(batch: Batch) -> tuple[Float[Array, "b h w 3"], Float[Array, "b h w 3"]]:
-    """Source and driving frames in [0, 1]. Raises UserError where they differ in size."""
+    """Source and driving frames in [0, 1], float32 (float64 where jax has it switched on, of the same values). Raises
+    UserError where they differ in size."""
     source, driving = batch["source_u8"], batch["driving_u8"]
     if source.shape != driving.shape:
         raise UserError(f"source frames are {source.shape[1:]}, driving frames {driving.shape[1:]}: one size is needed")
-    return tuple(frames.astype(jnp.float32) / 255 for frames in (source, driving))
+    return tuple((frames.astype(jnp.float32) / 255).astype(float) for frames in (source, driving))
 
 
 class RendererUpdate:

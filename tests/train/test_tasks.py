@@ -12,7 +12,10 @@ from ctjax.train import tasks
 from ctjax.types import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
-RECIPES = [("sync_expert", None), ("audio2exp", None), ("smoke", "sync_expert"), ("smoke", "audio2exp")]
+RECIPES = [
+    *((name, None) for name in ("sync_expert", "audio2exp", "renderer")),
+    *(("smoke", name) for name in ("sync_expert", "audio2exp", "renderer")),
+]
 
 
 def values(name, variant):

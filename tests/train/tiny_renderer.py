@@ -2,19 +2,24 @@
 
 import dataclasses
 
+import cv2
+import jax
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
-from ctjax.data.records import ClipInfo
+from ctjax.losses import vgg19
 from ctjax.losses.discriminator import DiscriminatorConfig
 from ctjax.losses.renderer_total import LossWeights, RendererLossConfig
 from ctjax.losses.vgg19 import Vgg19Config
+from ctjax.nn.resize import low_pass_kernel
 from ctjax.render.dense_motion import DenseMotionConfig
 from ctjax.render.generator import GeneratorConfig, SpadeDecoderConfig
 from ctjax.render.head_estimator import HeadEstimatorConfig
 from ctjax.render.keypoint_detector import KeypointDetectorConfig
 from ctjax.render.renderer import RendererConfig
+from ctjax.train import partition
 from ctjax.train.optim import OptimizerConfig
-from ctjax.train.renderer_update import RendererUpdateConfig
+from ctjax.train.renderer_update import RendererUpdate, RendererUpdateConfig
 
 SIZE = 32
 KEYPOINTS = 4
@@ -63,6 +68,30 @@ def update_config(**changes) -> RendererUpdateConfig:
     return dataclasses.replace(config, **changes)
 
 
+def start(update: RendererUpdate, seed: int = 0):
+    """(state, frozen) of an update, its weights drawn on the host: compiling jax's draws takes longer than training."""
+    rng = np.random.default_rng(seed)
+    networks = (update.renderer, update.discriminator)
+    state = update.init(jax.random.key(seed), *(drawn(network.abstract, rng) for network in networks))
+    return state, {"vgg19": vgg19.untrained(update.config.vgg19, seed)}
+
+
+def drawn(abstract, rng: np.random.Generator):
+    """Parameters of PyTorch's default spread for a network's abstract tree."""
+
+    def draw(path, leaf):
+        name = path[-1]
+        if name in ("mean", "bias", "scale", "var"):
+            return np.full(leaf.shape, float(name in ("scale", "var")), np.float32)
+        if path[-2] == "down":
+            return low_pass_kernel(0.25, leaf.shape[-1])
+        values = rng.standard_normal(leaf.shape).astype(np.float32)
+        return values / (np.linalg.norm(values) if name in ("u", "v") else (3 * np.prod(leaf.shape[:-1])) ** 0.5)
+
+    paths = dict(partition.leaves(abstract))
+    return unflatten_dict({path: np.float32(draw(path, leaf)) for path, leaf in paths.items()})
+
+
 PIXELS_ONLY = RendererLossConfig(
     weights=LossWeights(
         perceptual=(0.0,) * 5,
@@ -102,37 +131,13 @@ def picture(look: np.ndarray, ground: np.ndarray, place: np.ndarray) -> np.ndarr
     return np.round(255 * (disc[..., None] * colour + (1 - disc[..., None]) * ground)).astype(np.uint8)
 
 
-class BlobClips:
-    """The same world as clips, for `frame_pairs.FramePairs`."""
-
-    image_size = SIZE
-
-    def __init__(self, count: int = 12, frames: int = 6):
-        self.clips = [ClipInfo(f"blob{i}", f"blob{i}", "val" if i < 2 else "train", frames) for i in range(count)]
-
-    def of_split(self, split, *, min_frames=1):
-        return np.array([i for i, clip in enumerate(self.clips) if clip.split == split])
-
-    def __getitem__(self, index):
-        return _BlobClip(index, self.clips[index].frames)
-
-
-class _BlobClip:
-    def __init__(self, index, frames):
-        rng = np.random.default_rng(index)
-        self._look, self._ground = rng.uniform(0.2, 1.0, (2, 3)), rng.uniform(0.0, 0.3, 3)
-        self._places = rng.uniform(-0.45, 0.45, (frames, 2)).astype(np.float32)
-        self._truth = {
-            "truth_yaw_deg": 30 * self._places[:, 0],
-            "truth_pitch_deg": 30 * self._places[:, 1],
-            "truth_roll_deg": np.zeros(frames, np.float32),
-        }
-
-    def __contains__(self, name):
-        return name in self._truth
-
-    def __getitem__(self, name):
-        return self._truth[name]
-
-    def images(self, frames):
-        return np.stack([picture(self._look, self._ground, self._places[f]) for f in frames])
+def write_crops(folder, clips: int = 12, frames: int = 6) -> None:
+    """The same world as folders of pictures, one blob a clip."""
+    for clip in range(clips):
+        rng = np.random.default_rng(clip)
+        look, ground = rng.uniform(0.2, 1.0, (2, 3)), rng.uniform(0.0, 0.3, 3)
+        inside = folder / f"blob{clip:02d}"
+        inside.mkdir(parents=True)
+        for frame in range(frames):
+            image = picture(look, ground, rng.uniform(-0.45, 0.45, 2))
+            cv2.imwrite(str(inside / f"{frame}.png"), image[..., ::-1])

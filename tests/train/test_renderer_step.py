@@ -1,0 +1,275 @@
+"""Training the renderer: what a step changes, on one device and on eight; what it refuses; and that it learns."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+
+from ctjax import weights
+from ctjax.losses.renderer_total import LossWeights, RendererLossConfig
+from ctjax.train import loop, metrics, partition
+from ctjax.train.renderer_step import RendererTask, RendererTraining
+from ctjax.train.renderer_update import RendererUpdate
+from ctjax.types import UserError
+
+HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE))
+import tiny_renderer as tiny  # noqa: E402
+
+TERMS = {
+    "perceptual",
+    "generator_gan",
+    "feature_matching",
+    "equivariance_value",
+    "keypoint",
+    "head_pose",
+    "expression",
+    "discriminator_gan",
+}
+
+
+@pytest.fixture(scope="module")
+def start():
+    update = RendererUpdate(tiny.update_config())
+    return (update, *tiny.start(update))
+
+
+def two_steps(devices: int, folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """Metrics and state of two steps on so many devices."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent.parent)])}
+    command = [sys.executable, str(HERE / "renderer_devices.py"), str(devices), str(folder / f"{devices}.npz")]
+    subprocess.run(command, check=True, env=environment)
+    with np.load(folder / f"{devices}.npz") as data:
+        return dict(data)
+
+
+@pytest.fixture(scope="module")
+def after(tmp_path_factory):
+    return two_steps(1, tmp_path_factory.mktemp("devices"))
+
+
+# --- what a step does ---
+
+
+def test_every_loss_is_reported_and_finite(after):
+    for number in range(2):
+        named = {name.split("/")[1]: value for name, value in after.items() if name.startswith(f"{number}/")}
+        assert named.keys() == TERMS | {"loss", "gradient_norm", "discriminator_gradient_norm"}
+        assert all(np.isfinite(value) for value in named.values())
+        generator_side = sum(named[term] for term in TERMS - {"discriminator_gan"})
+        np.testing.assert_allclose(named["loss"], generator_side, rtol=1e-5)
+
+
+def test_a_step_moves_parameters_statistics_and_both_opponents(start, after):
+    _, state, _ = start
+    assert after["state['step']"] == after["state['discriminator']['step']"] == 2
+    for part in ("['params']['generator']", "['statistics']['he_estimator']", "['discriminator']['params']"):
+        assert [name for name in after if name.startswith(f"state{part}")], part
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        name = f"state{jax.tree_util.keystr(path)}"
+        if "['params']" in name and name.endswith("['kernel']") and "jacobian" not in name:
+            assert not np.array_equal(after[name], leaf), name
+    mean = "['generator']['first']['norm']['mean']"
+    assert not np.array_equal(
+        after[f"state['statistics']{mean}"], state["statistics"]["generator"]["first"]["norm"]["mean"]
+    )
+
+
+def test_the_average_lies_between_start_and_present(start, after):
+    path = "['generator']['fourth']['kernel']"
+    begin = np.asarray(start[1]["params"]["generator"]["fourth"]["kernel"])
+    now, average = after[f"state['params']{path}"], after[f"state['ema']{path}"]
+    assert 0 < abs(average - begin).sum() < abs(now - begin).sum()
+
+
+def test_eight_devices_do_what_one_does(after, tmp_path):
+    """Batch statistics, losses, gradients and both updates are those of the whole batch."""
+    eight = two_steps(8, tmp_path)
+    assert eight.keys() == after.keys()
+    for name, value in eight.items():
+        scale = max(1e-3, float(abs(after[name]).max(initial=0)))
+        assert abs(value - after[name]).max(initial=0) <= 1e-6 * scale, name
+
+
+def _count(jaxpr, primitive: str) -> int:
+    found = 0
+    for equation in jaxpr.eqns:
+        found += equation.primitive.name == primitive
+        found += sum(_count(inner, primitive) for inner in jaxprs_in_params(equation.params))
+    return found
+
+
+def test_the_generator_runs_once_a_step(start):
+    """The picture and the occlusion map are the only sigmoids there are."""
+    update, state, frozen = start
+    whole = jax.make_jaxpr(update.step)(state, frozen, tiny.batch(0, 2))
+    assert _count(whole.jaxpr, "logistic") == 2
+
+
+def test_half_precision_reaches_the_heavy_networks_and_nothing_that_is_kept(start):
+    update = RendererUpdate(tiny.update_config(compute="bfloat16"))
+    _, state, frozen = start
+    new, found = jax.eval_shape(update.step, state, frozen, tiny.batch(0, 2))
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype("float32")}
+    assert jax.tree.map(lambda a: a.dtype, new) == jax.tree.map(lambda a: a.dtype, state)
+    text = str(jax.make_jaxpr(update.step)(state, frozen, tiny.batch(0, 2)))
+    assert text.count("bf16") > 1000
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("change, tolerance", [({"remat": True}, 1e-5), ({"compute": "bfloat16"}, 0.05)])
+def test_saving_memory_or_time_gives_the_same_losses(start, after, change, tolerance):
+    update = RendererUpdate(tiny.update_config(**change))
+    _, state, frozen = start
+    step = jax.jit(update.step, compiler_options={"xla_backend_optimization_level": 0})
+    _, found = step(state, frozen, tiny.batch(0, 8))
+    for name, value in found.items():
+        np.testing.assert_allclose(value, after[f"0/{name}"], rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+# --- fine-tuning ---
+
+
+def test_frozen_parts_neither_learn_nor_move(start):
+    _, state, _ = start
+    update = RendererUpdate(tiny.update_config(freeze=("kp_detector", "generator.first", "generator.down_blocks.0")))
+    params = partition.merge(state["params"], state["statistics"])
+    learned, statistics, frozen = update.split(params)
+    assert partition.merge(learned, statistics, frozen).keys() == params.keys()
+    for tree in (learned, statistics):
+        assert "kp_detector" not in tree
+        assert "first" not in tree["generator"]
+        assert 0 not in tree["generator"].get("down_blocks", {})
+    model = update.bind(params, train=True)
+    assert not model.kp_detector.predictor.down_blocks.down0.norm.training
+    assert not model.generator.first.norm.training
+    assert not model.generator.down_blocks[0].norm.training
+    assert model.generator.down_blocks[1].norm.training
+    assert model.he_estimator.norm1.training
+
+
+def test_an_unknown_frozen_part_is_named():
+    with pytest.raises(UserError, match="called generator.fifth: it has .*generator.fourth"):
+        RendererUpdate(tiny.update_config(freeze=("generator.fifth",)))
+
+
+# --- what it refuses ---
+
+
+@pytest.mark.parametrize(
+    "drop, message",
+    [("driving_pose_deg", r"config\.hopenet.*config\.poses.*head_pose to 0"), ("vgg19", r"config\.vgg19")],
+)
+def test_a_loss_without_what_it_needs_says_what_supplies_it(start, drop, message):
+    update, state, frozen = start
+    batch = {name: value for name, value in tiny.batch(0, 2).items() if name != drop}
+    frozen = {name: value for name, value in frozen.items() if name != drop}
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(update.step, state, frozen, batch)
+
+
+def test_pictures_of_two_sizes_are_refused(start):
+    update, state, frozen = start
+    batch = tiny.batch(0, 2)
+    batch["source_u8"] = batch["source_u8"][:, :16, :16]
+    with pytest.raises(UserError, match=r"source frames are \(16, 16, 3\), driving frames \(32, 32, 3\)"):
+        jax.eval_shape(update.step, state, frozen, batch)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({}, "either records"),
+        ({"records": ("a",), "crops": ("b",)}, "either records"),
+        ({"crops": ("b",), "poses": "truth"}, "knows no poses"),
+        ({"crops": ("b",), "freeze": ("kp_detector",)}, "no start"),
+        ({"crops": ("b",), "losses": RendererLossConfig(clip_length=5)}, "make no clips"),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        RendererTraining(**changes)
+
+
+def test_pictures_that_the_renderer_cannot_take_are_refused(tmp_path):
+    tiny.write_crops(tmp_path, clips=2, frames=2)
+    with pytest.raises(UserError, match="have 32 px, this renderer takes multiples of 128"):
+        RendererTask(RendererTraining(crops=(str(tmp_path),), losses=tiny.PIXELS_ONLY))
+
+
+def test_a_missing_teacher_is_seen_before_any_work(tmp_path):
+    tiny.write_crops(tmp_path, clips=2, frames=2)
+    config = RendererTraining(crops=(str(tmp_path),), renderer=tiny.RENDERER, vgg19="untrained", vgg19_model=tiny.VGG)
+    with pytest.raises(UserError, match=r"head-pose loss has no target: set config\.hopenet"):
+        RendererTask(config)
+    only_pose = RendererLossConfig(weights=LossWeights(head_pose=0.0))
+    with pytest.raises(UserError, match=r"set config\.vgg19"):
+        RendererTask(RendererTraining(crops=(str(tmp_path),), renderer=tiny.RENDERER, losses=only_pose))
+
+
+# --- it learns, through the loop, and what it learned can be used ---
+
+STEPS = 150
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    crops, folder = tmp_path_factory.mktemp("crops"), tmp_path_factory.mktemp("run")
+    tiny.write_crops(crops, clips=60)
+    rng = np.random.default_rng(0)
+    renderer = tiny.drawn(RendererUpdate(tiny.update_config()).renderer.abstract, rng)
+    weights.save_bundle(folder / "start", network="facevid2vid", config=tiny.RENDERER, params=renderer)
+    config = RendererTraining(
+        crops=(str(crops),),
+        start=str(folder / "start"),
+        discriminator=tiny.DISCRIMINATOR,
+        losses=tiny.PIXELS_ONLY,
+        optimizer=tiny.ADAM,
+        discriminator_optimizer=tiny.ADAM,
+        loop=loop.LoopConfig(steps=STEPS, batch=8, log_every=50, evaluate_every=STEPS, pictures_every=STEPS),
+    )
+    task = RendererTask(config)
+    outcome = loop.run(task, config.loop, folder=folder / "run")
+    return task, outcome, folder / "run"
+
+
+def test_it_learns_to_move_blobs(trained):
+    """On held-out clips the reconstruction is nearer to the driving frame than the source frame is, by 1 dB or more."""
+    _, _, folder = trained
+    figures = [line for line in metrics.read(folder / "metrics.jsonl") if "held_out/psnr_db" in line]
+    first, last = figures[0], figures[-1]
+    assert (first["step"], last["step"]) == (0, STEPS)
+    assert first["held_out/copy_psnr_db"] == pytest.approx(last["held_out/copy_psnr_db"])
+    assert first["held_out/psnr_db"] < first["held_out/copy_psnr_db"]
+    assert last["held_out/psnr_db"] > last["held_out/copy_psnr_db"] + 1
+    assert {name.split("/")[1] for name in last if name.startswith("held_out/")} == {
+        "l1",
+        "psnr_db",
+        "copy_psnr_db",
+        "ssim",
+        "keypoint_distance_px",
+        "copy_keypoint_distance_px",
+        "pose_error_deg",
+    }
+
+
+def test_pictures_are_drawn(trained):
+    _, _, folder = trained
+    assert (folder / "pictures" / "pairs" / f"{STEPS:08d}.png").stat().st_size > 1000
+
+
+def test_the_export_is_the_trained_renderer(trained):
+    task, outcome, folder = trained
+    want = task.update.renderer_params(outcome.state, task.frozen)
+    found = weights.open_bundle(
+        folder / "export" / "renderer", network="facevid2vid", abstract=task.update.renderer.abstract
+    )
+    jax.tree.map(np.testing.assert_array_equal, found.params, jax.tree.map(np.asarray, want))
+    judge = weights.open_bundle(folder / "export" / "discriminator", network="discriminator")
+    assert judge.config["num_blocks"] == tiny.DISCRIMINATOR.num_blocks
