@@ -75,36 +75,33 @@ def dft_kernel(kernel: np.ndarray) -> dict[str, np.ndarray]:
 def dft_conv_volume(x: jax.Array, spectrum: dict[str, Any], taps: int) -> jax.Array:
     """Convolution of x "b d h w c", zero padding that keeps the size, with a kernel `taps` wide -> "b d h w o"."""
     b, d, h, w, c = x.shape
-    n, m, half = TILE + taps - 1, TILE, taps // 2
-    down, across = -(-h // m), -(-w // m)
+    n, m = TILE + taps - 1, TILE
+    down, across, r = -(-h // m), -(-w // m), n // 2 + 1
     to_rows, to_columns, from_columns, from_rows = (np.asarray(a, x.dtype) for a in matrices(n, m))
-    r = n // 2 + 1
-    x = jnp.pad(
-        x, ((0, 0), (0, 0), (half, down * m + half - h), (half, across * m + half - w), (0, 0))
-    )
-    # Cells of a tile lead, so that each transform is one product from the left.
-    x = jnp.stack([x[:, :, i : i + m * (down - 1) + 1 : m] for i in range(n)])
-    x = _from_left(to_rows, x).reshape(r, 2, b, d, down, -1, c)
-    x = jnp.stack([x[..., j : j + m * (across - 1) + 1 : m, :] for j in range(n)])  # "n r 2 b d th tw c"
-    x = jnp.moveaxis(x, 2, 1).reshape(2 * n, r, b * d * down * across * c)
-    x = _from_left(to_columns, x).reshape(n, 2, r, -1, c)
+    # The cells of a tile lead, so that each transform is one product from the left.
+    x = _windows(x, 2, taps).reshape(n, -1)
+    x = jnp.matmul(to_rows, x).reshape(2 * r, b, d, down, w, c)
+    x = _windows(x, 4, taps).reshape(n, r, 2, -1)
+    x = jnp.swapaxes(x, 1, 2).reshape(2 * n, -1)
+    x = jnp.matmul(to_columns, x).reshape(n, 2, r, -1, c)
     real, imag = (x[:, part].reshape(n * r, -1, c) for part in range(2))
     y = jnp.matmul(real, spectrum["real"]) + jnp.matmul(imag, spectrum["imag"])
     y = sum_depth_taps(y.reshape(n * r, b, d, down * across, -1), taps, axis=2)
-    y = y.reshape(n, r, b, d, down, across, 2, -1)
-    y = _from_left(from_columns, jnp.moveaxis(y, 6, 1))  # "(m 2) r b d th tw o"
-    y = y.reshape(m, 2, r, b, d, down, across, -1)
-    y = _from_left(from_rows, y.transpose(2, 1, 0, 3, 4, 5, 6, 7))  # "m m b d th tw o": row, column
+    y = y.reshape(n, r, b * d * down * across, 2, -1)
+    y = jnp.matmul(from_columns, jnp.moveaxis(y, 3, 1).reshape(2 * n, -1))
+    y = jnp.swapaxes(y.reshape(m, 2, r, -1), 0, 2).reshape(2 * r, -1)  # "(r 2) (m b d th tw o)": real, imaginary
+    y = jnp.matmul(from_rows, y).reshape(m, m, b, d, down, across, -1)
     y = y.transpose(2, 3, 4, 0, 5, 1, 6).reshape(b, d, down * m, across * m, -1)
     return y[:, :, :h, :w]
 
 
-def _from_left(matrix: np.ndarray, x: jax.Array) -> jax.Array:
-    """matrix "i j" times x, whose leading axes hold j values -> "i ..."."""
-    lead = 1
-    size = x.shape[0]
-    while size < matrix.shape[1]:
-        size *= x.shape[lead]
-        lead += 1
-    y = jnp.matmul(jnp.asarray(matrix), x.reshape(size, -1))
-    return y.reshape(matrix.shape[0], *x.shape[lead:])
+def _windows(x: jax.Array, axis: int, taps: int) -> jax.Array:
+    """Overlapping tiles of `axis`, their cells in front: "... s ..." -> "n ... tiles ...", zeros beyond the edges."""
+    tiles, half = -(-x.shape[axis] // TILE), taps // 2
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (half, (tiles + 1) * TILE - half - x.shape[axis])
+    blocks = jnp.pad(x, pads)
+    blocks = blocks.reshape(*x.shape[:axis], tiles + 1, TILE, *x.shape[axis + 1 :])
+    whole = jax.lax.slice_in_dim(blocks, 0, tiles, axis=axis)
+    start = jax.lax.slice_in_dim(blocks, 1, tiles + 1, axis=axis)[(slice(None),) * (axis + 1) + (slice(taps - 1),)]
+    return jnp.moveaxis(jnp.concatenate([whole, start], axis=axis + 1), axis + 1, 0)

@@ -35,7 +35,5 @@ def sum_depth_taps(y: jax.Array, taps: int, axis: int) -> jax.Array:
     pads = [(0, 0)] * y.ndim
     pads[axis] = (half, half)
     padded, depth = jnp.pad(y, pads), y.shape[axis]
-    terms = [
-        jax.lax.slice_in_dim(padded[..., t * o : (t + 1) * o], t, t + depth, axis=axis) for t in range(taps)
-    ]
+    terms = [jax.lax.slice_in_dim(padded[..., t * o : (t + 1) * o], t, t + depth, axis=axis) for t in range(taps)]
     return sum(terms[1:], terms[0])

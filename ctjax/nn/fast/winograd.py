@@ -4,21 +4,28 @@ A tile of m x m outputs costs (m + 2)^2 multiplications per pair of channels ins
 What is left is (m + 2)^2 matrix products of tiles by channels, between transforms that are sums of slices.
 
 The points of F(4, 3) are 0, +-2/3, +-3/2 and infinity. The textbook's 0, +-1, +-2 would do the same work with twice
-the root-mean-square and five times the largest rounding error in float32.
+the root-mean-square and five times the largest rounding error in float32. And these points are each other's
+reciprocals, so that the kernel turned around, which the gradient needs, has the same spectrum in another order.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import linear_call
+
+from ctjax.nn.fast.volume import sum_depth_taps
 
 TAPS = 3
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)}  # outputs per tile and axis -> finite points
+
+Spectrum = Sequence[jax.Array]
+Products = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Transforms(NamedTuple):
@@ -49,83 +56,119 @@ def transforms(outputs: int) -> Transforms:
     return Transforms(output, kernel, solution)
 
 
-def winograd_kernel(kernel: np.ndarray, outputs: int) -> list[np.ndarray]:
-    """Transforms a kernel "... 3 3 i o" into (outputs + 2)^2 arrays "... i o", row frequency major.
+@functools.cache
+def turned_transforms(outputs: int) -> Transforms:
+    """The same for taps in reverse order, to be used with the spectrum of the taps as they are.
 
-    They stay separate arrays: slicing one array at run time would copy as many bytes as the products read.
+    At the point p the reversed taps are worth p^2 times what the taps are at 1 / p.
+    """
+    output, kernel, forward = transforms(outputs)
+    turned_output, turned_forward = np.zeros_like(output), np.zeros_like(forward)
+    for f, taps in enumerate(kernel):
+        scale = np.array([np.vdot(taps, other[::-1]) / np.vdot(taps, taps) for other in kernel])
+        mirror = next(i for i, other in enumerate(kernel) if np.allclose(scale[i] * taps, other[::-1]))
+        turned_output[:, f], turned_forward[f] = output[:, mirror] * scale[mirror], forward[mirror]
+    return Transforms(turned_output, kernel, turned_forward)
+
+
+def winograd_kernel(kernel: np.ndarray, outputs: int) -> list[np.ndarray]:
+    """Transforms a kernel "3 3 i o" into outputs + 2 arrays "n i o", one per row frequency.
+
+    They stay separate because slicing one array at run time would copy as many bytes as the products read. A kernel
+    "3 3 3 i o" (depth first) becomes arrays "n i (3 o)".
     """
     g = transforms(outputs).kernel
-    spectrum = np.einsum("ai,bj,...ijco->ab...co", g, g, np.asarray(kernel, np.float64), optimize=True)
-    return [np.ascontiguousarray(part, kernel.dtype) for row in spectrum for part in row]
+    kernel64 = np.asarray(kernel, np.float64)
+    spectrum = np.einsum("ai,bj,...ijco->ab...co", g, g, kernel64, optimize=True)
+    if spectrum.ndim == 5:
+        spectrum = np.moveaxis(spectrum, 2, -2).reshape(*spectrum.shape[:2], spectrum.shape[3], -1)
+    return [np.ascontiguousarray(row, kernel.dtype) for row in spectrum]
 
 
-def winograd_conv(x: jax.Array, spectrum: Sequence[jax.Array]) -> jax.Array:
-    """Convolution of x "b h w c" with a transformed kernel (arrays "c o"), zero padding 1 -> "b h w o"."""
-    products = [jnp.matmul(tile, part) for tile, part in zip(_forward(x, spectrum), spectrum, strict=True)]
-    return _backward(products, x.shape[1:3])
+def winograd_conv(x: jax.Array, spectrum: Spectrum, *, halo: bool = False) -> jax.Array:
+    """Convolution of x "b h w c" with a transformed kernel (arrays "n c o"), zero padding 1 -> "b h w o".
+
+    halo: x brings the row above and the row below along, so that the result is two rows shorter. Differentiable
+    with respect to x only.
+    """
+
+    def products(tiles: jax.Array, row: jax.Array) -> jax.Array:
+        return jnp.matmul(tiles, row)
+
+    return _linear(x, spectrum, halo, products)
 
 
-def winograd_conv_volume(x: jax.Array, spectrum: Sequence[jax.Array]) -> jax.Array:
-    """Convolution of x "b d h w c" with a transformed 3 x 3 x 3 kernel (arrays "3 c o"), zero padding 1.
+def winograd_conv_volume(x: jax.Array, spectrum: Spectrum) -> jax.Array:
+    """Convolution of x "b d h w c" with a transformed 3 x 3 x 3 kernel (arrays "n c (3 o)"), zero padding 1.
 
-    Winograd over height and width; the depth taps stay direct, inside the products.
+    Winograd over height and width; the depth taps stay direct. Differentiable with respect to x only.
     """
     b, d, h, w, c = x.shape
-    tiles = _forward(x.reshape(b * d, h, w, c), spectrum)
-    products = []
-    for tile, part in zip(tiles, spectrum, strict=True):
-        y = jax.lax.conv_general_dilated(
-            tile.reshape(b, d, -1, c),
-            part[:, None],
-            (1, 1),
-            ((1, 1), (0, 0)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        products.append(y.reshape(*tile.shape[:-1], -1))
-    y = _backward(products, (h, w))
+
+    def products(tiles: jax.Array, row: jax.Array) -> jax.Array:
+        y = jnp.matmul(tiles, row).reshape(len(row), b, d, -1, row.shape[-1])
+        return sum_depth_taps(y, TAPS, axis=2).reshape(*tiles.shape[:2], -1)
+
+    y = _linear(x.reshape(b * d, h, w, c), spectrum, False, products)
     return y.reshape(b, d, *y.shape[1:])
 
 
-def _outputs(count: int) -> int:
-    """Outputs per tile and axis of a spectrum of `count` arrays."""
-    return round(count**0.5) - TAPS + 1
+def _linear(x: jax.Array, spectrum: Spectrum, halo: bool, products: Products) -> jax.Array:
+    """`_filtered` with the transpose given, which is the same with the kernel turned around: left to itself, jax
+    would transpose every slice into a sum of paddings."""
+
+    def apply(spectrum: Spectrum, x: jax.Array) -> jax.Array:
+        return _filtered(x, spectrum, transforms(len(spectrum) - TAPS + 1), halo, products)
+
+    def transpose(spectrum: Spectrum, y: jax.Array) -> jax.Array:
+        def back(tiles: jax.Array, row: jax.Array) -> jax.Array:
+            like = jax.ShapeDtypeStruct((*tiles.shape[:2], row.shape[1]), tiles.dtype)
+            return jax.linear_transpose(lambda forward: products(forward, row), like)(tiles)[0]
+
+        y = jnp.pad(y, ((0, 0), (1, 1), (0, 0), (0, 0))) if halo else y
+        return _filtered(y, spectrum, turned_transforms(len(spectrum) - TAPS + 1), False, back)
+
+    return linear_call(apply, transpose, list(spectrum), x)
 
 
-def _forward(x: jax.Array, spectrum: Sequence[jax.Array]) -> list[jax.Array]:
-    """Tiles of "b h w c" in the transformed domain: (m + 2)^2 arrays "b tiles_h tiles_w c"."""
-    m = _outputs(len(spectrum))
-    matrix = transforms(m).input
-    n = len(matrix)
-    down, across = (-(-size // m) for size in x.shape[1:3])
-    x = jnp.pad(x, ((0, 0), (1, down * m + 1 - x.shape[1]), (1, across * m + 1 - x.shape[2]), (0, 0)))
+def _filtered(x: jax.Array, spectrum: Spectrum, matrices: Transforms, halo: bool, products: Products) -> jax.Array:
+    """Into the transformed domain, `products` of tiles "n (b th tw) c" with each row of the spectrum, and back.
+
+    One row frequency at a time: its tiles and products are small enough to stay in a CPU's cache.
+    """
+    m, n = matrices.output.shape
+    b, h, w = x.shape[0], x.shape[1] - 2 * halo, x.shape[2]
+    down, across = -(-h // m), -(-w // m)
+    x = jnp.pad(x, ((0, 0), (1 - halo, down * m - h + 1 - halo), (1, across * m - w + 1), (0, 0)))
     rows = [x[:, i : i + m * (down - 1) + 1 : m] for i in range(n)]
-    tiles = []
-    for line in matrix:
-        mixed = _combine(line, rows)
+    lines = []
+    for weights, row in zip(matrices.input, spectrum, strict=True):
+        mixed = _once(_combined(weights, rows))
         columns = [mixed[:, :, j : j + m * (across - 1) + 1 : m] for j in range(n)]
-        tiles.extend(_combine(weights, columns) for weights in matrix)
-    # Without the barrier the compiler repeats the transform inside whatever reads it.
-    return list(jax.lax.optimization_barrier(tuple(tiles)))
+        tiles = _once(_mixed(matrices.input, columns, axis=0)).reshape(n, b * down * across, -1)
+        y = _once(products(tiles, row)).reshape(n, b, down, across, -1)
+        lines.append(_once(_mixed(matrices.output, list(y), axis=3)))
+    y = _mixed(matrices.output, lines, axis=2)  # "b th m tw m o"
+    return y.reshape(b, down * m, across * m, -1)[:, :h, :w]
 
 
-def _backward(products: Sequence[jax.Array], size: tuple[int, int]) -> jax.Array:
-    """The inverse of `_forward` after the products: "b h w o"."""
-    m = _outputs(len(products))
-    matrix = transforms(m).output
-    n = matrix.shape[1]
-    products = jax.lax.optimization_barrier(tuple(products))
-    rows = [[_combine(line, products[f::n]) for f in range(n)] for line in matrix]
-    y = jnp.stack([jnp.stack([_combine(line, row) for line in matrix], axis=3) for row in rows], axis=2)
-    b, down, _, across, _, channels = y.shape
-    y = y.reshape(b, down * m, across * m, channels)
-    return y[:, : size[0], : size[1]]
+def _once(x: jax.Array) -> jax.Array:
+    """x, computed once: without the barrier the compiler would repeat it inside everything that reads it."""
+    return jax.lax.optimization_barrier(x)
 
 
-def _combine(weights: np.ndarray, terms: Sequence[jax.Array]) -> jax.Array:
-    """sum_i weights[i] * terms[i], written out, without the zeros."""
-    total = None
-    for weight, term in zip(weights, terms, strict=True):
-        if weight:
-            scaled = term if weight == 1.0 else term * np.asarray(weight, term.dtype)
-            total = scaled if total is None else total + scaled
-    return total
+def _combined(weights: np.ndarray, terms: Sequence[jax.Array]) -> jax.Array:
+    """sum_i weights[i] * terms[i], without the zeros."""
+    scaled = [term * np.asarray(weight, term.dtype) for weight, term in zip(weights, terms, strict=True) if weight]
+    return sum(scaled[1:], scaled[0])
+
+
+def _mixed(matrix: np.ndarray, terms: Sequence[jax.Array], axis: int) -> jax.Array:
+    """sum_i matrix[f, i] * terms[i] for every f, along a new axis: one loop over the result, no concatenation."""
+    shape = [1] * (terms[0].ndim + 1)
+    shape[axis] = len(matrix)
+    scaled = [
+        jnp.expand_dims(term, axis) * np.asarray(column.reshape(shape), term.dtype)
+        for column, term in zip(matrix.T, terms, strict=True)
+    ]
+    return sum(scaled[1:], scaled[0])

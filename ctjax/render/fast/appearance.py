@@ -18,7 +18,9 @@ def prepare_appearance(params: Tree, config: GeneratorConfig, formulation: Formu
     blocks = [params["resblocks_3d"][f"3dr{i}"] for i in range(config.num_resblocks)]
     return {
         "first": image_layout(*with_norm(**_of(params["first"])), "direct"),
-        "down": [image_layout(*with_norm(**_of(block)), "direct") for _, block in sorted(params["down_blocks"].items())],
+        "down": [
+            image_layout(*with_norm(**_of(block)), "direct") for _, block in sorted(params["down_blocks"].items())
+        ],
         "second": image_layout(kernel[..., order], bias[order], "direct"),
         "residual": [
             {

@@ -99,7 +99,9 @@ class FastRenderer:
     def encode_source(self, prepared: Layout, image_01: Array, keypoints_source: Array) -> FastSource:
         """image_01: RGB "b h w 3", sides multiples of 4 * 2 ** num_blocks (128 at full size); keypoints: the image's
         own, posed ("b k 3")."""
-        return self._frames(lambda image, keypoints: self._encode(prepared, image, keypoints), image_01, keypoints_source)
+        return self._frames(
+            lambda image, keypoints: self._encode(prepared, image, keypoints), image_01, keypoints_source
+        )
 
     def drive(self, prepared: Layout, source: FastSource, keypoints_driving: Array) -> jax.Array:
         """The source with its keypoints moved to `keypoints_driving` "b k 3" -> RGB float32 "b h w 3" in [0, 1].
