@@ -1,8 +1,9 @@
 """The renderer (face-vid2vid) at full size, from scratch or from a converted bundle.
 
-Needs --config.records='("FOLDER",)' made by prepare.py, or --config.records='()' --config.crops='("FOLDER",)' for a
-folder of face crops, one sub-folder a clip; --config.vgg19=BUNDLE; and a source of head poses: --config.hopenet=BUNDLE,
-or --config.poses=truth for synthetic records, or --config.poses=estimated for what prepare.py --renderer wrote down.
+Needs --config.records='("FOLDER",)' made by prepare.py, or for a folder of face crops, one sub-folder a clip,
+--config.records='()' --config.crops='("FOLDER",)' --config.held_out=val; --config.vgg19=BUNDLE; and a source of head
+poses: --config.hopenet=BUNDLE, or --config.poses=truth for synthetic records, or --config.poses=estimated for what
+prepare.py --renderer wrote down.
 
 Fine-tuning on one person: --config.start=BUNDLE --config.freeze='("kp_detector",)' --config.optimizer.lr=2e-5.
 """
@@ -54,7 +55,7 @@ def get_config() -> ConfigDict:
             "compute": "bfloat16",
             "remat": False,
             "split": "train",
-            "held_out": "val",
+            "held_out": "test",  # a folder of crops has "val"
             "held_out_frames": 4,
             "loop": {
                 "steps": 300_000,

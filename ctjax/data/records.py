@@ -23,7 +23,8 @@ import io
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,22 +79,45 @@ class Manifest:
     made_by: str = ""  # version of ctjax
 
 
+# Reading an .npz parses its headers with `ast`, which early releases of CPython 3.11 and 3.12 cannot do in several
+# threads at once ("AST constructor recursion depth mismatch"); Grain reads records in several threads.
+_PARSING = threading.Lock()
+
+
+class _Arrays(Mapping[str, np.ndarray]):
+    """The arrays of an .npz in memory, each read when asked for, from any thread."""
+
+    def __init__(self, data: bytes):
+        with _PARSING:
+            self._file = np.load(io.BytesIO(data), allow_pickle=False)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        with _PARSING:
+            return self._file[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.files)
+
+    def __len__(self) -> int:
+        return len(self._file.files)
+
+
 class Clip:
     """One record, its arrays read when asked for."""
 
     def __init__(self, data: bytes):
-        self._arrays = np.load(io.BytesIO(data), allow_pickle=False)
+        self._arrays = _Arrays(data)
         self.info = ClipInfo(**json.loads(self._arrays["info"].tobytes()))
 
     def __contains__(self, name: str) -> bool:
-        return name in self._arrays.files
+        return name in self._arrays
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._arrays[name]
 
     @property
     def truth_names(self) -> list[str]:
-        return [name for name in self._arrays.files if name.startswith("truth_")]
+        return [name for name in self._arrays if name.startswith("truth_")]
 
     def images(self, frames: Sequence[int]) -> np.ndarray:
         """RGB uint8 "n h w 3" of the given frames."""
