@@ -37,7 +37,7 @@ DEFAULT_SIZE = 256
 DTYPES = ("float32", "bfloat16")
 PARTS = {"renderer": "facevid2vid", "audio2exp": "audio2exp", "hubert": "hubert"}  # folder -> network
 CHUNK_ON_CPU, CHUNK_PER_ACCELERATOR = 4, 16
-_WIDE = 256  # channels; narrower renderers gain little from a CPU's formulations and compile much longer with them
+_WIDE = 256  # channels; Winograd's transforms cost narrower renderers more than they save
 
 
 class TalkingHead:
@@ -144,8 +144,8 @@ def _renderer(config: RendererConfig, params: Params, dtype: str) -> tuple[Any, 
     if config.kp_detector.estimate_jacobian:
         return Renderer(config), _cast(params, dtype)
     formulation = default_formulation(dtype=dtype)
-    if config.generator.max_features < _WIDE:
-        formulation = Formulation(dtype=dtype)
+    if config.generator.max_features < _WIDE and jax.default_backend() == "cpu":
+        formulation = Formulation(volumes="depth_taps", mask="depth_taps", frames="one_by_one", dtype=dtype)
     fast = FastRenderer(config, formulation)
     return fast, fast.prepare(params)
 

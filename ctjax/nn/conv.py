@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from ctjax.nn.fast.volume import depth_tap_conv
 from ctjax.nn.module import Buffer
 
 
@@ -62,8 +64,23 @@ def conv(
         use_bias=use_bias,
         kernel_init=init,
         bias_init=init,
+        conv_general_dilated=_volume_conv if len(kernel_size) == 3 and dilation == 1 else jax.lax.conv_general_dilated,
         rngs=rngs,
     )
+
+
+def _volume_conv(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], **settings: Any
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated` over three axes, by depth taps on a CPU, whose own 3-D code is many times slower.
+
+    Which device counts is known only to the compiler; the default one stands for it.
+    """
+    keeps_size = all(low == high == size // 2 for (low, high), size in zip(padding, kernel.shape, strict=False))
+    if jax.default_backend() == "cpu" and keeps_size and all(stride == 1 for stride in strides):
+        laid = jnp.moveaxis(kernel, 0, -2)
+        return depth_tap_conv(x, laid.reshape(*laid.shape[:-2], -1), len(kernel))
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **settings)
 
 
 def linear(in_features: int, out_features: int, *, rngs: nnx.Rngs) -> nnx.Linear:
