@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-HAIR_STYLES = ("bald", "short", "side", "long", "curly", "bun")
+HAIR_STYLES = ("bald", "short", "side", "fringe", "long", "curly", "bun")
 BACKGROUNDS = ("plain", "gradient", "room")
 Colour = tuple[float, float, float]
 
@@ -62,6 +62,7 @@ class Identity(NamedTuple):
     lip_fullness: float
     mouth_width: float
     mouth_height: float
+    smile: float
     ears: float
     skin: Colour
     lips: Colour
@@ -69,6 +70,8 @@ class Identity(NamedTuple):
     brows: Colour
     iris: Colour
     clothes: Colour
+    collar: float
+    stripes: bool
     backdrop: tuple[Colour, Colour]
     hair_style: str
     hairline: float
@@ -77,6 +80,7 @@ class Identity(NamedTuple):
     moustache: float
     glasses: bool
     freckles: float
+    flush: float
     light_azimuth: float
     light_warmth: float
     background: str
@@ -89,11 +93,12 @@ def draw_identity(seed: int) -> Identity:
     skin = _between(_SKINS, rng)
     hair = _between(_HAIRS, rng) if rng.random() > 0.15 else _HAIRS[rng.integers(len(_HAIRS))]
     bearded = rng.random() < 0.28
-    style = HAIR_STYLES[rng.choice(len(HAIR_STYLES), p=(0.08, 0.28, 0.2, 0.22, 0.12, 0.1))]
-    if style in ("long", "bun"):
+    style = HAIR_STYLES[rng.choice(len(HAIR_STYLES), p=(0.06, 0.22, 0.20, 0.14, 0.18, 0.12, 0.08))]
+    if style in ("fringe", "long", "bun"):
         bearded = False
     redness = np.array((0.80, 0.34, 0.36)) * rng.uniform(0.75, 1.05)
-    backdrop = rng.uniform(0.25, 0.9, 3) * rng.uniform(0.6, 1.0)
+    hue = rng.uniform(0.35, 0.95, 3)
+    backdrop = (hue.mean() + (hue - hue.mean()) * rng.uniform(0.2, 0.75)) * rng.uniform(0.6, 1.0)
     return Identity(
         seed=seed,
         skull_width=around(0.045),
@@ -110,6 +115,7 @@ def draw_identity(seed: int) -> Identity:
         lip_fullness=around(0.2),
         mouth_width=around(0.09),
         mouth_height=around(0.02, 0.0),
+        smile=float(rng.uniform(0.1, 1.0)),
         ears=around(0.12),
         skin=tuple(skin),
         lips=tuple(np.clip(0.32 * skin + 0.68 * redness * skin.mean() / 0.66, 0, 1)),
@@ -117,9 +123,11 @@ def draw_identity(seed: int) -> Identity:
         brows=tuple(np.clip(hair * 0.75, 0, 1)),
         iris=tuple(_IRISES[rng.integers(len(_IRISES))] * rng.uniform(0.85, 1.15)),
         clothes=tuple(np.clip(_CLOTHES[rng.integers(len(_CLOTHES))] * rng.uniform(0.8, 1.2, 3), 0, 1)),
+        collar=float(rng.choice((0.75, 1.35, 1.8))),
+        stripes=bool(rng.random() < 0.2),
         backdrop=(
             tuple(backdrop),
-            tuple(np.clip(backdrop * rng.uniform(0.5, 1.0) + rng.uniform(-0.08, 0.08, 3), 0, 1)),
+            tuple(np.clip(backdrop * rng.uniform(0.6, 0.95) + rng.uniform(-0.06, 0.06, 3), 0, 1)),
         ),
         hair_style=style,
         hairline=around(0.05, 0.0),
@@ -128,6 +136,7 @@ def draw_identity(seed: int) -> Identity:
         moustache=float(rng.uniform(0.4, 0.95)) if bearded and rng.random() < 0.7 else 0.0,
         glasses=bool(rng.random() < 0.22),
         freckles=float(rng.uniform(0, 1) ** 3),
+        flush=float(rng.uniform(0.4, 1.2)),
         light_azimuth=float(rng.uniform(-0.9, 0.9)),
         light_warmth=float(rng.uniform(-1, 1)),
         background=BACKGROUNDS[rng.integers(len(BACKGROUNDS))],

@@ -1,60 +1,52 @@
-"""A small rasteriser: dense surface points, nearest one wins, averaged down from a finer grid.
+"""A small rasteriser: dense surface points, the nearest one wins, averaged down from a finer grid.
 
 Surfaces are grids of points so dense that neighbours fall into the same or the next fine pixel, so no triangles are
-needed and slits (lips, eyelids) open by moving points apart.
+needed and slits (lips, eyelids) open by moving points apart. Only points that are seen are lit.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import cv2
 import numpy as np
 
 OVERSAMPLING = 2  # fine pixels per pixel and axis
-_SPLAT = ((0, 0), (0, 1), (1, 0), (1, 1))  # fine pixels that a point covers
-
-
-class Surface(NamedTuple):
-    """points: float32 "n 3" (x right, y up, z towards the viewer); colour: float32 "n 3" in [0, 1], already lit."""
-
-    points: np.ndarray
-    colour: np.ndarray
+_DEPTH_STEPS = 12_000  # per unit; depths of +-2.7 units in 16 bits, which sort fast
 
 
 def grid_normals(points: np.ndarray) -> np.ndarray:
-    """Unit normals of a grid of points "u v 3" (pointing along du x dv)."""
-    du = np.gradient(points, axis=0)
-    dv = np.gradient(points, axis=1)
-    normals = np.cross(du, dv)
-    return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)
+    """Unit normals of a grid of points "3 v u", outward where rows go down and columns to the right as seen."""
+    return cross(np.gradient(points, axis=1), np.gradient(points, axis=2))
 
 
-def draw(surfaces: list[Surface], background_01: np.ndarray, *, scale_px: float, centre_px: tuple[float, float]):
-    """Surfaces over `background_01` ("h w 3") -> uint8 RGB "h w 3", seen from +z without perspective.
+def cross(du: np.ndarray, dv: np.ndarray) -> np.ndarray:
+    """Unit vectors along du x dv, all "3 ..."."""
+    x = du[1] * dv[2] - du[2] * dv[1]
+    y = du[2] * dv[0] - du[0] * dv[2]
+    z = du[0] * dv[1] - du[1] * dv[0]
+    length = np.sqrt(x * x + y * y + z * z)
+    np.maximum(length, 1e-9, out=length)
+    return np.stack([x / length, y / length, z / length])
 
-    scale_px: pixels per unit; centre_px: where the origin falls (x, y from the top left).
+
+def nearest_points(points: np.ndarray, chosen: np.ndarray, side: int, scale: float, centre: tuple[float, float]):
+    """int32 "side side": which point is seen in each fine pixel, -1 where there is none.
+
+    points: float32 "3 n" (x right, y up, z towards the viewer), seen from +z without perspective; chosen: numbers of
+    those that may be seen. scale: fine pixels per unit; centre: where the origin falls, x and y from the top left.
     """
-    height, width = background_01.shape[:2]
-    fine_h, fine_w = height * OVERSAMPLING, width * OVERSAMPLING
-    image = cv2.resize(background_01, (fine_w, fine_h), interpolation=cv2.INTER_LINEAR).reshape(-1, 3)
-    points = np.concatenate([s.points for s in surfaces])
-    colour = np.concatenate([s.colour for s in surfaces])
-    scale = scale_px * OVERSAMPLING
-    column = np.floor(points[:, 0] * scale + centre_px[0] * OVERSAMPLING - 0.5).astype(np.int32)
-    row = np.floor(centre_px[1] * OVERSAMPLING - points[:, 1] * scale - 0.5).astype(np.int32)
-    seen = (column >= 0) & (column < fine_w - 1) & (row >= 0) & (row < fine_h - 1)
-    order = np.flatnonzero(seen)[np.argsort(points[seen, 2], kind="stable")]  # the nearest is painted last
-    place, paint = row[order] * fine_w + column[order], colour[order]
-    nearest = np.full(fine_h * fine_w, -1, np.int32)
-    for down, right in _SPLAT:
-        # A point also covers its neighbours, but never what is nearer there: rank along depth decides.
-        target = place + down * fine_w + right
-        rank = np.full(fine_h * fine_w, -1, np.int32)
-        rank[target] = np.arange(len(target), dtype=np.int32)
-        np.maximum(nearest, rank, out=nearest)
-    hit = nearest >= 0
-    image[hit] = paint[nearest[hit]]
-    fine = image.reshape(fine_h, fine_w, 3)
-    small = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
-    return np.clip(small * 255 + 0.5, 0, 255).astype(np.uint8)
+    x, y, z = (np.take(row, chosen) for row in points)
+    column = (x * scale + (centre[0] - 0.5)).astype(np.int32)
+    row = ((centre[1] - 0.5) - y * scale).astype(np.int32)
+    inside = (column > 0) & (column < side - 1) & (row > 0) & (row < side - 1)
+    chosen, place = chosen[inside], (row * side + column)[inside]
+    depth = np.clip(z[inside] * _DEPTH_STEPS + 2**15, 0, 2**16 - 1).astype(np.uint16)
+    order = np.argsort(depth, kind="stable")  # the nearest last; of 16-bit numbers this is a radix sort
+    rank = np.full(side * side, -1, np.int32)
+    rank[place[order]] = np.arange(len(order), dtype=np.int32)
+    # A point also covers the fine pixels to its right and below, but never what is nearer there.
+    rank = rank.reshape(side, side)
+    np.maximum(rank[:, 1:], rank[:, :-1].copy(), out=rank[:, 1:])
+    np.maximum(rank[1:], rank[:-1].copy(), out=rank[1:])
+    found = np.full((side, side), -1, np.int32)
+    hit = rank >= 0
+    found[hit] = chosen[order[rank[hit]]]
+    return found
