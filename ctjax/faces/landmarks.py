@@ -30,6 +30,18 @@ MESH_TO_68 = (
     *(61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91),  # 48-59 outer lip, from the right corner over the top
     *(78, 81, 13, 311, 308, 402, 14, 178),  # 60-67 inner lip, likewise
 )
+# Which of the 68 takes a point's place in the mirrored picture.
+MIRRORED_68 = (
+    *range(16, -1, -1),
+    *range(26, 16, -1),
+    *range(27, 31),
+    *range(35, 30, -1),
+    *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),
+    *range(54, 47, -1),
+    *range(59, 54, -1),
+    *range(64, 59, -1),
+    *range(67, 64, -1),
+)
 RIGHT_EYE_OUTER, LEFT_EYE_OUTER = 33, 263  # of the person, so the right one is on the left of the picture
 
 

@@ -19,6 +19,7 @@ from ctjax.losses import equivariance, gan, pose_prior
 from ctjax.losses.discriminator import Discriminator, inner_maps, predictions, stack_clips
 from ctjax.losses.equivariance import Warp, WarpConfig
 from ctjax.losses.keypoint_prior import keypoint_prior
+from ctjax.losses.landmark import landmark
 from ctjax.losses.perceptual import mean_per_example, perceptual
 from ctjax.losses.vgg19 import Vgg19
 from ctjax.types import HeadPose
@@ -29,7 +30,8 @@ Terms = dict[str, Float[Array, " b"]]
 @dataclass(frozen=True)
 class LossWeights:
     """The reference's defaults. perceptual: per VGG layer; feature_matching: per discriminator block; pixel: mean
-    absolute difference, which the reference does not have. A term of weight 0 is not computed."""
+    absolute difference; landmark: see `ctjax.losses.landmark`; the reference has neither. A term of weight 0 is not
+    computed."""
 
     perceptual: tuple[float, ...] = (10.0,) * 5
     generator_gan: float = 1.0
@@ -41,6 +43,7 @@ class LossWeights:
     head_pose: float = 20.0
     expression: float = 5.0
     pixel: float = 0.0
+    landmark: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,14 @@ class Posed(NamedTuple):
 
 
 class Reconstruction(NamedTuple):
-    """What the losses look at. prediction_01, driving_01: "b h w 3"; pose: estimated on the driving frames; driving,
-    warped: keypoints of the driving frames and of the same frames under `warp` (None without equivariance)."""
+    """What the losses look at. prediction_01, driving_01: "b h w 3"; pose: estimated on the driving frames; source,
+    driving, warped: keypoints of the source and driving frames, and of the latter under `warp` (None without
+    equivariance)."""
 
     prediction_01: Float[Array, "b h w 3"]
     driving_01: Float[Array, "b h w 3"]
     pose: HeadPose
+    source: Posed
     driving: Posed
     warp: Warp | None = None
     warped: Posed | None = None
@@ -91,8 +96,11 @@ def generator_terms(
     vgg: Vgg19 | None,
     discriminator: Discriminator,
     target_deg: Sequence[Float[Array, " b"]] | None,
+    landmarks: Sequence[Float[Array, "b 68 2"]] | None = None,
 ) -> Terms:
-    """The renderer's side. target_deg: yaw, pitch, roll of the driving frames, from a teacher or from the records."""
+    """The renderer's side. target_deg: yaw, pitch, roll of the driving frames, from a teacher or from the records.
+    landmarks: of the source and the driving frames, -1 to 1 across the picture, where the landmark loss has a weight.
+    """
     weights = config.weights
     terms: Terms = {}
     if any(weights.perceptual):
@@ -110,6 +118,9 @@ def generator_terms(
         terms["expression"] = weights.expression * pose_prior.expression(made.pose.expression)
     if weights.pixel:
         terms["pixel"] = weights.pixel * mean_per_example(abs(made.prediction_01 - made.driving_01))
+    if weights.landmark:
+        pairs = zip((made.source, made.driving), landmarks, strict=True)
+        terms["landmark"] = weights.landmark * sum(landmark(posed.keypoints, targets) for posed, targets in pairs)
     return terms
 
 

@@ -6,7 +6,8 @@ The generator runs once a step: the discriminator's update takes the picture tha
 state: step, key, params (learned leaves of the renderer), statistics (its batch statistics and power-iteration
 vectors), opt_state, ema, discriminator {step, params, statistics, opt_state}.
 frozen: renderer (leaves that `freeze` names), vgg19, hopenet; the last two where the losses need them.
-batch: source_u8 and driving_u8 "b h w 3" of one person each, and driving_pose_deg "b 3" (yaw, pitch, roll) where known.
+batch: source_u8 and driving_u8 "b h w 3" of one person each; driving_pose_deg "b 3" (yaw, pitch, roll) where known; and
+source_landmarks, driving_landmarks "b 68 2" (-1 to 1 across the picture) where the landmark loss has a weight.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from ctjax.types import HeadPose, UserError
 State = dict[str, Any]
 Batch = Mapping[str, Array]
 POSE_KEY = "driving_pose_deg"
+LANDMARK_KEYS = ("source_landmarks", "driving_landmarks")
 
 
 def default_optimizer() -> OptimizerConfig:
@@ -178,7 +180,7 @@ class RendererUpdate:
         features, params = run(lambda model, image: model.generator.encode(image), params, source_01)
         source, driving, warped = posed
         rendering, params = run(_draw, params, features, source, driving)
-        made = Reconstruction(rendering.image_01, driving_01, pose, driving, warp, warped)
+        made = Reconstruction(rendering.image_01, driving_01, pose, source, driving, warp, warped)
         return Outcome(made, rendering, params)
 
     def known_pose(self, frozen: Mapping[str, Any], batch: Batch, driving_01: Array) -> tuple[Array, ...] | None:
@@ -239,6 +241,7 @@ class RendererUpdate:
             vgg=self._bind_vgg(frozen),
             discriminator=critic,
             target_deg=self.known_pose(frozen, batch, driving_01) if self.config.losses.weights.head_pose else None,
+            landmarks=[batch[key] for key in LANDMARK_KEYS] if self.config.losses.weights.landmark else None,
         )
         value, means = total(terms)
         return value, (means, outcome, self.discriminator.unbind(critic))

@@ -1,0 +1,24 @@
+"""Landmark loss: zero where keypoints lie on their landmarks, linear in the distance, blind to depth."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from ctjax.losses.landmark import LANDMARKS, landmark
+
+
+def test_distance_to_the_chosen_landmarks():
+    landmarks = np.random.default_rng(0).uniform(-1, 1, (2, 68, 2)).astype(np.float32)
+    depth = np.random.default_rng(1).uniform(-1, 1, (2, 15, 1)).astype(np.float32)
+    exact = np.concatenate([landmarks[:, list(LANDMARKS)], depth], -1)
+    np.testing.assert_allclose(landmark(jnp.asarray(exact), landmarks), 0, atol=1e-7)
+    moved = exact.copy()
+    moved[1, 3, 0] += 0.3
+    np.testing.assert_allclose(landmark(jnp.asarray(moved), landmarks), [0, 0.3 / 15], atol=1e-6)
+
+
+def test_more_keypoints_are_free_and_fewer_take_the_first_landmarks():
+    landmarks = np.zeros((1, 68, 2), np.float32)
+    keypoints = np.zeros((1, 20, 3), np.float32)
+    keypoints[:, 15:] = 9
+    assert landmark(jnp.asarray(keypoints), landmarks)[0] == 0
+    assert landmark(jnp.asarray(keypoints[:, :4]), landmarks)[0] == 0
