@@ -1,4 +1,4 @@
-"""Landmark loss: keypoints are drawn to facial landmarks. The reference has none; there keypoints find their own places.
+"""Landmark loss: keypoints drawn to facial landmarks. The reference has none; there keypoints find their own places.
 
 It needs far fewer pictures than finding them does, and what the keypoints mean is known: the chin's and the lower
 lip's carry the mouth's opening.

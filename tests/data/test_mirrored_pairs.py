@@ -10,7 +10,7 @@ from ctjax.data.records import ClipInfo
 from ctjax.faces.landmarks import MIRRORED_68
 
 sys.path.insert(0, str(Path(__file__).parent))
-from toy_records import SIZE, draw_face  # noqa: E402
+from toy_records import SIZE, draw_face
 
 LOOK = {"background": (20, 40, 60), "skin": (200, 160, 140), "lips": (180, 60, 60)}
 
