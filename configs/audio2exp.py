@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
             "silent_alpha": "same",
             "train_audio_encoder": False,
             "split": "train",
-            "held_out": "test",
+            "held_out": "held_out",
             "evaluation_batches": 8,
             "compute": "bfloat16",
             "remat": "nothing",

@@ -1,7 +1,7 @@
 """The renderer (face-vid2vid) at full size, from scratch or from a converted bundle.
 
 Needs --config.records='("FOLDER",)' made by prepare.py, or for a folder of face crops, one sub-folder a clip,
---config.records='()' --config.crops='("FOLDER",)' --config.held_out=val; --config.vgg19=BUNDLE; and a source of head
+--config.records='()' --config.crops='("FOLDER",)'; --config.vgg19=BUNDLE; and a source of head
 poses: --config.hopenet=BUNDLE, or --config.poses=truth for synthetic records, or --config.poses=estimated for what
 prepare.py --renderer wrote down.
 
@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
             "compute": "bfloat16",
             "remat": False,
             "split": "train",
-            "held_out": "test",  # a folder of crops has "val"
+            "held_out": "held_out",
             "held_out_frames": 4,
             "loop": {
                 "steps": 300_000,

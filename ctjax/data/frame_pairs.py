@@ -16,7 +16,8 @@ import cv2
 import grain
 import numpy as np
 
-from ctjax.data.records import ClipInfo
+from ctjax.data.records import ClipInfo, in_split
+from ctjax.faces.landmarks import MIRRORED_68
 from ctjax.types import UserError
 
 Example = dict[str, np.ndarray]
@@ -92,13 +93,8 @@ class CropFolder:
         return _CropClip(self._files[index], self.image_size)
 
     def of_split(self, split: str, *, min_frames: int = 1) -> np.ndarray:
-        """Numbers of the clips of `split` with `min_frames` frames or more. Raises `UserError` if there are none."""
-        chosen = [i for i, clip in enumerate(self.clips) if clip.split == split and clip.frames >= min_frames]
-        if not chosen:
-            raise UserError(
-                f"no clip of split {split!r} with at least {min_frames} pictures among {len(self.clips)} folders"
-            )
-        return np.asarray(chosen)
+        """Numbers of the clips of `split`, as `records.in_split`."""
+        return in_split(self.clips, split, min_frames)
 
 
 def _read_square(file: pathlib.Path, size: int | None = None) -> np.ndarray:
@@ -129,10 +125,14 @@ def known_pose(clip: Clip, frame: int, poses: Poses) -> np.ndarray:
 
 class FramePairs(grain.transforms.RandomMap):
     """Two frames of one clip: source_u8, driving_u8 "h w 3"; clip: its number; driving_pose_deg "3" (yaw, pitch,
-    roll) where `poses` asks for it. Half of the pairs are mirrored if `mirror`."""
+    roll) where `poses` asks for it; source_landmarks, driving_landmarks "68 2" (-1 to 1 across the picture) where
+    `landmarks` does. Half of the pairs are mirrored if `mirror`."""
 
-    def __init__(self, source: Clips, clips: np.ndarray, *, poses: Poses = "none", mirror: bool = True):
-        self._source, self._clips, self._poses, self._mirror = source, clips, poses, mirror
+    def __init__(
+        self, source: Clips, clips: np.ndarray, *, poses: Poses = "none", landmarks: bool = False, mirror: bool = True
+    ):
+        self._source, self._clips, self._mirror = source, clips, mirror
+        self._poses, self._landmarks = poses, landmarks
 
     def random_map(self, index: int, rng: np.random.Generator) -> Example:
         number = int(self._clips[index])
@@ -148,6 +148,11 @@ class FramePairs(grain.transforms.RandomMap):
         if self._poses != "none":
             pose = known_pose(clip, driving, self._poses)
             example["driving_pose_deg"] = pose * MIRROR_SIGNS if mirrored else pose
+        if self._landmarks:
+            landmarks = 2 * clip["landmarks"][[source, driving]] / (images.shape[2] - 1) - 1
+            if mirrored:
+                landmarks = landmarks[:, list(MIRRORED_68)] * np.float32([-1, 1])
+            example["source_landmarks"], example["driving_landmarks"] = landmarks.astype(np.float32)
         return example
 
 

@@ -43,6 +43,7 @@ SAMPLE_RATE_HZ = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FPS
 JPEG_QUALITY = 95
 HUBERT, RENDERER = "hubert", "renderer"
+HELD_OUT = "held_out"  # stands for the split that a run is judged on
 FIELDS = {
     "pictures": ("jpeg", "jpeg_ends", "landmarks", "samples"),
     HUBERT: ("hubert",),
@@ -273,15 +274,8 @@ class RecordSet:
         return np.load(file, allow_pickle=False)
 
     def of_split(self, split: str, *, min_frames: int = 1) -> np.ndarray:
-        """Numbers of the clips of `split` with `min_frames` frames or more. Raises `RecordsError` if there are none."""
-        chosen = [i for i, clip in enumerate(self.clips) if clip.split == split and clip.frames >= min_frames]
-        if not chosen:
-            splits = sorted({clip.split for clip in self.clips})
-            raise RecordsError(
-                f"no clip of split {split!r} with at least {min_frames} frames among {len(self.clips)} "
-                f"(splits there: {', '.join(splits)})"
-            )
-        return np.asarray(chosen)
+        """Numbers of the clips of `split`, as `in_split`."""
+        return in_split(self.clips, split, min_frames)
 
     def require(self, **bundles: str | None) -> None:
         """Checks that the records hold the features made by the given bundles: hubert=SHA-256, renderer=SHA-256.
@@ -297,6 +291,21 @@ class RecordSet:
                     f"({self.features[name][:12]}, this run uses {fingerprint[:12]}): run prepare.py with this bundle, "
                     "or train with the one that made them"
                 )
+
+
+def in_split(clips: Sequence[ClipInfo], split: str, min_frames: int) -> np.ndarray:
+    """Numbers of the clips of `split` with `min_frames` frames or more; `HELD_OUT` is "val" where there is such a clip,
+    else "test". Raises `RecordsError` if there are none."""
+    there = sorted({clip.split for clip in clips})
+    if split == HELD_OUT:
+        split = next((name for name in ("val", "test") if name in there), "val")
+    chosen = [i for i, clip in enumerate(clips) if clip.split == split and clip.frames >= min_frames]
+    if not chosen:
+        raise RecordsError(
+            f"no clip of split {split!r} with at least {min_frames} frames among {len(clips)} "
+            f"(splits there: {', '.join(there)}; prepare.py --list assigns them)"
+        )
+    return np.asarray(chosen)
 
 
 def _read_index(folder: pathlib.Path, manifest: Manifest) -> list[ClipInfo]:

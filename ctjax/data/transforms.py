@@ -4,14 +4,15 @@ own random stream, so they depend on its number and the seed alone."""
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import grain
 import numpy as np
 
-from ctjax.data.records import FIELDS, FPS, RENDERER, SAMPLES_PER_FRAME, Clip, RecordSet
-from ctjax.faces.mouth import mouth_boxes
-from ctjax.features.windows import frame_windows
+from ctjax.data.mouths import Mouths, Sound, read_mouths, read_sound, sound_windows
+from ctjax.data.records import FIELDS, HUBERT, RENDERER, SAMPLES_PER_FRAME, Clip, RecordSet
+from ctjax.faces.mouth import lower_face_boxes, mouth_boxes
 from ctjax.types import UserError
 
 Example = dict[str, np.ndarray]
@@ -41,12 +42,6 @@ class PairingConfig:
         return self.in_sync, self.same_clip, self.same_person, self.other_person
 
 
-def hubert_windows(clip: Clip, frames: np.ndarray) -> np.ndarray:
-    """Feature windows of the given frames: float16 "t 18 c"."""
-    hubert = clip["hubert"]
-    return hubert[frame_windows(len(hubert), clip.info.frames, FPS)[frames]]
-
-
 def sound_of(clip: Clip, frames: np.ndarray) -> np.ndarray:
     """int16 samples under the given consecutive frames."""
     return clip["samples"][frames[0] * SAMPLES_PER_FRAME : (frames[-1] + 1) * SAMPLES_PER_FRAME]
@@ -55,7 +50,9 @@ def sound_of(clip: Clip, frames: np.ndarray) -> np.ndarray:
 class SyncWindows(grain.transforms.RandomMap):
     """`windows` short windows of one clip, each with its own sound, far enough apart to be negatives of each other.
 
-    frames_u8 "n t h w 3"; boxes "n t 4" (mouth, pixels); hubert "n 18 c"; start "n" (first frame); clip: its number.
+    mouths_u8 "n t s s 3" and boxes "n t 4" as in `mouths.Mouths`; sound "n l c" (the window that begins with the first
+    frame); start "n" (first frame); clip: its number. With `whole_frames` also frames_u8 "n t h w 3", frame_boxes
+    "n t 4" (the mouth in them) and what the renderer's estimators say of each frame, as in `DrivenFrames`.
     """
 
     def __init__(
@@ -66,15 +63,19 @@ class SyncWindows(grain.transforms.RandomMap):
         frames: int,
         windows: int,
         gap: int,
+        crop: int,
+        sound: Sound = HUBERT,
         spread: bool = False,
-        renderer: bool = False,
+        whole_frames: bool = False,
+        remember: bool = False,
     ):
-        """gap: frames between the starts of two windows, at least. spread: evenly instead of at random. renderer: add
-        what the renderer's estimators say of each frame, as in `DrivenFrames`, with axes "n t ...".
-        """
+        """gap: frames between the starts of two windows, at least. crop: pixels of a mouth. spread: evenly instead of
+        at random. remember: keep every clip that was read once in memory."""
         self._records, self._clips = records, clips
         self._frames, self._windows, self._gap = frames, windows, gap
-        self._spread, self._renderer = spread, renderer
+        self._crop, self._sound = crop, sound
+        self._spread, self._whole_frames = spread, whole_frames
+        self._remembered: dict[int, tuple[Mouths, np.ndarray]] | None = {} if remember else None
 
     @staticmethod
     def frames_needed(frames: int, windows: int, gap: int) -> int:
@@ -82,26 +83,46 @@ class SyncWindows(grain.transforms.RandomMap):
 
     def random_map(self, index: int, rng: np.random.Generator) -> Example:
         number = int(self._clips[index])
-        clip = self._records[number]
-        slack = clip.info.frames - self.frames_needed(self._frames, self._windows, self._gap)
+        frames = self._records.clips[number].frames
+        slack = frames - self.frames_needed(self._frames, self._windows, self._gap)
         if self._spread:
             extra = np.linspace(0, slack, self._windows).astype(int)
         else:
             extra = np.sort(rng.integers(0, slack + 1, self._windows))
-        starts = np.arange(self._windows) * self._gap + extra
-        return self.cut(clip, number, starts)
+        return self.cut(number, np.arange(self._windows) * self._gap + extra)
 
-    def cut(self, clip: Clip, number: int, starts: np.ndarray) -> Example:
+    def cut(self, number: int, starts: np.ndarray) -> Example:
         shown = starts[:, None] + np.arange(self._frames)
-        images = clip.images(shown.reshape(-1))
-        estimated = {name: clip[name][shown] for name in FIELDS[RENDERER]} if self._renderer else {}
-        return {
-            **estimated,
-            "frames_u8": images.reshape(*shown.shape, *images.shape[1:]),
-            "boxes": mouth_boxes(clip["landmarks"])[shown],
-            "hubert": hubert_windows(clip, starts),
+        mouths, sound = self._read(number, shown)
+        example = {
+            "mouths_u8": mouths.pictures_u8,
+            "boxes": mouths.boxes,
+            "sound": sound_windows(sound, self._sound, starts),
             "start": starts.astype(np.int32),
             "clip": np.int32(number),
+        }
+        return example | (self._whole(self._records[number], shown) if self._whole_frames else {})
+
+    def _read(self, number: int, shown: np.ndarray) -> tuple[Mouths, np.ndarray]:
+        """The mouths "n t ..." of the frames `shown` "n t", and the whole clip's sound."""
+        if self._remembered is None:
+            clip = self._records[number]
+            mouths = read_mouths(clip, shown.reshape(-1), self._crop)
+            return Mouths(*(x.reshape(*shown.shape, *x.shape[1:]) for x in mouths)), read_sound(clip, self._sound)
+        if number not in self._remembered:
+            clip = self._records[number]
+            everything = read_mouths(clip, np.arange(clip.info.frames), self._crop)
+            self._remembered[number] = everything, read_sound(clip, self._sound)
+        mouths, sound = self._remembered[number]
+        return Mouths(*(x[shown] for x in mouths)), sound
+
+    @staticmethod
+    def _whole(clip: Clip, shown: np.ndarray) -> Example:
+        images = clip.images(shown.reshape(-1))
+        return {
+            "frames_u8": images.reshape(*shown.shape, *images.shape[1:]),
+            "frame_boxes": mouth_boxes(clip["landmarks"])[shown],
+            **{name: clip[name][shown] for name in FIELDS[RENDERER]},
         }
 
 
@@ -110,11 +131,21 @@ class DrivenFrames(grain.transforms.RandomMap):
 
     source_u8 "t h w 3"; boxes "t 4"; canonical, expression "t k 3"; yaw_deg, pitch_deg, roll_deg "t";
     translation "t 3"; hubert "t 18 c" (one window a frame, of the driving sound); pairing: one of `PAIRINGS`;
-    samples int16 "s" (the driving sound, for clips with sound); clip, driver: numbers of the two clips.
+    samples int16 "s" (the driving sound, for clips with sound); clip, driver: numbers of the two clips. `extras`, for
+    experts that need them: mel "t 16 80", windows of the driving sound; lower_faces "t 4", further boxes.
     """
 
-    def __init__(self, records: RecordSet, clips: np.ndarray, *, frames: int, pairing: PairingConfig):
+    def __init__(
+        self,
+        records: RecordSet,
+        clips: np.ndarray,
+        *,
+        frames: int,
+        pairing: PairingConfig,
+        extras: Collection[str] = (),
+    ):
         self._records, self._clips, self._frames, self._pairing = records, clips, frames, pairing
+        self._extras = extras
         self._of_person: dict[str, list[int]] = defaultdict(list)
         for number in clips:
             self._of_person[records.clips[int(number)].person].append(int(number))
@@ -132,12 +163,16 @@ class DrivenFrames(grain.transforms.RandomMap):
         example = {
             "source_u8": clip.images(frames),
             "boxes": mouth_boxes(clip["landmarks"])[frames],
-            "hubert": hubert_windows(driving_clip, driving),
+            "hubert": sound_windows(driving_clip["hubert"], "hubert", driving),
             "samples": sound_of(driving_clip, driving),
             "pairing": np.int32(kind),
             "clip": np.int32(number),
             "driver": np.int32(driver),
         }
+        if "mel" in self._extras:
+            example["mel"] = sound_windows(read_sound(driving_clip, "mel"), "mel", driving)
+        if "lower_faces" in self._extras:
+            example["lower_faces"] = lower_face_boxes(clip["landmarks"])[frames]
         return example | {name: clip[name][frames] for name in FIELDS[RENDERER]}
 
     def _partner(self, number: int, start: int, rng: np.random.Generator) -> tuple[int, int, np.ndarray]:

@@ -197,6 +197,8 @@ def _open_expert(made: Instruments, paths: BundlePaths) -> None:
     sound = _opened(made, paths.hubert, "hubert", HubertConfig, hubert.network)
     expert = SyncExpert(from_mapping(SyncExpertConfig, bundle.config))
     config = from_mapping(HubertConfig, sound.config)
+    if expert.config.hears != "hubert":
+        raise UserError(f"{paths.expert}: this expert hears mel; the table's sync distance needs one that hears HuBERT")
     if config.hidden_size != expert.config.audio.channels:
         raise UserError(
             f"--hubert_bundle={paths.hubert} gives {config.hidden_size} channels, the expert in {paths.expert} was "

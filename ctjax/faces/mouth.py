@@ -10,6 +10,8 @@ NOSE_BRIDGE, RIGHT_CORNER, LEFT_CORNER = 29, 48, 54
 RADIUS_SCALE = 1.1
 HEIGHT_RADII, WIDTH_RADII = 2.25, 2.5
 MIN_RADIUS_PX = 4.0  # landmarks of a turned or lost face may fall together
+BROWS = slice(17, 27)
+FOREHEAD = 0.3  # from the brows up to where a detector's box begins, in heights from brows to chin
 
 
 def mouth_boxes(landmarks: np.ndarray, *, steady: bool = True) -> np.ndarray:
@@ -30,3 +32,18 @@ def mouth_boxes(landmarks: np.ndarray, *, steady: bool = True) -> np.ndarray:
     top = landmarks[:, NOSE_BRIDGE, 1]
     half = WIDTH_RADII / 2 * radius
     return np.stack([x - half, top, x + half, top + HEIGHT_RADII * radius], axis=1)
+
+
+def lower_face_boxes(landmarks: np.ndarray) -> np.ndarray:
+    """Boxes as `mouth_boxes`, of the lower half of the face: what Wav2Lip's expert sees.
+
+    It was trained on a detector's boxes, from the forehead to the chin (Wav2Lip preprocess.py); the landmarks end at
+    the brows, so the forehead is estimated. Size and place follow the clip's median size, as above.
+    """
+    landmarks = np.asarray(landmarks, np.float32)
+    brows, chin = landmarks[:, BROWS, 1].min(axis=1), landmarks[:, JAW, 1].max(axis=1)
+    left, right = landmarks[:, JAW, 0].min(axis=1), landmarks[:, JAW, 0].max(axis=1)
+    width = np.maximum(np.median(right - left), 2 * MIN_RADIUS_PX)
+    height = np.maximum(np.median(chin - brows) * (1 + FOREHEAD), 2 * MIN_RADIUS_PX)
+    x, top = (left + right) / 2, brows - FOREHEAD / (1 + FOREHEAD) * height
+    return np.stack([x - width / 2, top + height / 2, x + width / 2, top + height], axis=1).astype(np.float32)

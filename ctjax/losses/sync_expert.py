@@ -1,14 +1,16 @@
-"""The sync expert: do these mouths belong to this sound? A visual tower and the release's audio encoder.
+"""The sync expert: do these mouths belong to this sound? A visual tower and one of two audio towers.
 
 The paper trains a sync network and publishes half of it, the audio encoder inside Audio2Exp. Here both halves are
 trained together on short clips, so that the frozen audio half is what Audio2Exp consumes (`audio_encoder` has the same
-structure and names in both bundles). The visual half is ours: nobody has published one.
+structure and names in both bundles). The visual half is ours: nobody has published one. Or the expert hears Wav2Lip's
+mel spectrogram (`ctjax.features.mel`), which needs no speech network.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,27 +25,50 @@ GROUPS = 8
 INITIAL_SCALE = 10.0  # CLIP's and SigLIP's starting point: the logits of a similarity of 1
 MAX_SCALE = 100.0
 NORM_FLOOR = 1e-8  # eq. 5's epsilon
+MEL_MAX_ABS = 4.0  # of `ctjax.features.mel`, which this package does not import
+
+
+@dataclass(frozen=True)
+class MelTowerConfig:
+    """An audio tower on `steps` steps of the mel spectrogram's `bands`: 16 steps are Wav2Lip's fifth of a second, as
+    long as its five frames. widths: channels of its stages, each halving both sides."""
+
+    steps: int = 16
+    bands: int = 80
+    widths: tuple[int, ...] = (32, 64, 128, 256)
+    embedding: int = 512
 
 
 @dataclass(frozen=True)
 class SyncExpertConfig:
     """frames: mouths a clip. crop: their side in pixels. widths: channels of the visual tower's stages, each halving
-    the side. audio: the audio encoder, whose last width is the common embedding's."""
+    the side. audio: the encoder of feature windows, whose last width is the common embedding's. mel: where given, the
+    expert hears the mel spectrogram, and there is no such encoder."""
 
     frames: int = 5
     crop: int = 96
     widths: tuple[int, ...] = (32, 64, 128, 256, 512)
     audio: Audio2ExpConfig = field(default_factory=Audio2ExpConfig)
+    mel: MelTowerConfig | None = None
+
+    @property
+    def hears(self) -> Literal["hubert", "mel"]:
+        return "mel" if self.mel else "hubert"
+
+    @property
+    def embedding(self) -> int:
+        return self.mel.embedding if self.mel else self.audio.widths[-1]
 
     def __post_init__(self) -> None:
         if self.crop % 2 ** len(self.widths):
             raise ValueError(f"crop {self.crop} must divide by 2 ** {len(self.widths)}, the number of widths")
-        if any(width % GROUPS for width in self.widths):
-            raise ValueError(f"widths {self.widths} must be multiples of {GROUPS}")
+        for widths in (self.widths, self.mel.widths if self.mel else ()):
+            if any(width % GROUPS for width in widths):
+                raise ValueError(f"widths {widths} must be multiples of {GROUPS}")
 
 
 class Stage(nnx.Module):
-    """Halves the side, then one residual block. Group norm: no batch statistics, the same on any number of devices."""
+    """Halves the sides, then one residual block. Group norm: no batch statistics, the same on any number of devices."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         self.down = nnx.Conv(inputs, outputs, (3, 3), strides=2, padding=1, rngs=rngs)
@@ -63,7 +88,7 @@ class VisualTower(nnx.Module):
         widths = (3 * config.frames, *config.widths)
         self.stages = nnx.List([Stage(i, o, rngs=rngs) for i, o in itertools.pairwise(widths)])
         side = config.crop // 2 ** len(config.widths)
-        self.project = nnx.Linear(side * side * config.widths[-1], config.audio.widths[-1], rngs=rngs)
+        self.project = nnx.Linear(side * side * config.widths[-1], config.embedding, rngs=rngs)
 
     def __call__(self, mouths_01: Float[Array, "b t h w 3"]) -> Float[Array, "b e"]:
         b, t, h, w, c = mouths_01.shape
@@ -73,12 +98,30 @@ class VisualTower(nnx.Module):
         return self.project(x.reshape(b, -1))
 
 
+class MelTower(nnx.Module):
+    """A window of the mel spectrogram to one embedding."""
+
+    def __init__(self, config: MelTowerConfig, *, rngs: nnx.Rngs):
+        self.stages = nnx.List([Stage(i, o, rngs=rngs) for i, o in itertools.pairwise((1, *config.widths))])
+        steps, bands = (-(-side // 2 ** len(config.widths)) for side in (config.steps, config.bands))
+        self.project = nnx.Linear(steps * bands * config.widths[-1], config.embedding, rngs=rngs)
+
+    def __call__(self, window: Float[Array, "b l m"]) -> Float[Array, "b e"]:
+        x = window[..., None] / MEL_MAX_ABS
+        for stage in self.stages:
+            x = stage(x)
+        return self.project(x.reshape(window.shape[0], -1))
+
+
 class Towers(nnx.Module):
     """Both halves and the logit's scale (as a logarithm) and bias."""
 
     def __init__(self, config: SyncExpertConfig, *, rngs: nnx.Rngs):
         self.visual = VisualTower(config, rngs=rngs)
-        self.audio_encoder = AudioEncoder(config.audio, rngs=rngs)
+        if config.mel:
+            self.mel = MelTower(config.mel, rngs=rngs)
+        else:
+            self.audio_encoder = AudioEncoder(config.audio, rngs=rngs)
         self.log_scale = nnx.Param(jnp.log(jnp.float32(INITIAL_SCALE)))
         self.bias = nnx.Param(jnp.float32(-INITIAL_SCALE / 2))
 
@@ -95,8 +138,9 @@ class SyncExpert(Network):
         return _unit(self.bind(params).visual(mouths_01))
 
     def embed_sound(self, params: Params, windows: Float[Array, "b l c"]) -> Float[Array, "b e"]:
-        """The feature window that begins with the first of the frames."""
-        return _unit(self.bind(params).audio_encoder(windows))
+        """The window that begins with the first of the frames: HuBERT steps "l c", or mel steps "l bands"."""
+        towers = self.bind(params)
+        return _unit((towers.mel if self.config.mel else towers.audio_encoder)(windows))
 
     @staticmethod
     def logit(params: Params, cosine: Float[Array, "*n"]) -> Float[Array, "*n"]:

@@ -77,7 +77,7 @@ def _example(task: Audio2ExpTask, clips: np.ndarray) -> dict[str, np.ndarray]:
     persons = {task.records.clips[int(n)].person for n in fitting}
     other = float(len(persons) > 1)
     pairing = PairingConfig(in_sync=1 - other, same_clip=0, same_person=0, other_person=other)
-    examples = DrivenFrames(task.records, fitting, frames=length, pairing=pairing)
+    examples = DrivenFrames(task.records, fitting, frames=length, pairing=pairing, extras=task.extras)
     names = ("clip", "driver", "pairing")
     drawn = examples.random_map(0, np.random.default_rng(0))
     return {name: value for name, value in drawn.items() if name not in names}

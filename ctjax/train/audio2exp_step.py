@@ -6,6 +6,7 @@ window), `audio_encoder` unless trained, `vgg19` where it is used.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -20,16 +21,17 @@ import numpy as np
 from ctjax import animate, parallel
 from ctjax.data import pipeline, transforms
 from ctjax.data.pipeline import ReadingConfig
-from ctjax.data.records import RecordSet
+from ctjax.data.records import HELD_OUT, HUBERT, RecordSet
 from ctjax.data.transforms import PAIRINGS, PairingConfig
-from ctjax.losses import lip_sync, total
+from ctjax.losses import total
+from ctjax.losses.lip_sync import SyncForm
 from ctjax.losses.masked_perceptual import masked_perceptual, masked_pixels
-from ctjax.losses.mouth import crop_boxes, mouth_mask
+from ctjax.losses.mouth import mouth_mask
 from ctjax.losses.total import Audio2ExpWeights
 from ctjax.motion.alpha import Ramp
 from ctjax.motion.audio2exp import Audio2ExpConfig
 from ctjax.motion.keypoints import transform_keypoints
-from ctjax.train import audio2exp_show, optim, state, sync_report
+from ctjax.train import audio2exp_show, experts, optim, state, sync_report
 from ctjax.train import frozen as frozen_networks
 from ctjax.train.frozen import Compute
 from ctjax.train.loop import LoopConfig, MediaFolder
@@ -44,12 +46,12 @@ EVALUATED_ALPHAS = (0.0, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class ExpertChoice:
-    """bundle: the sync expert. form: of the lip-sync loss. least_rank1: its report must show at least this many times
-    chance in finding the true sound within a clip, on real frames and on frames from the renderer; `unchecked` takes it
-    whatever its report says."""
+    """bundle: the sync expert, our own or Wav2Lip's. form: of the lip-sync loss. least_rank1: its report must show at
+    least this many times chance in finding the true sound within a clip, on real frames and on frames from the
+    renderer; `unchecked` takes it whatever its report says."""
 
     bundle: str
-    form: lip_sync.SyncForm = "cosine"
+    form: SyncForm = "cosine"
     least_rank1: float = 3.0
     unchecked: bool = False
 
@@ -57,7 +59,8 @@ class ExpertChoice:
 @dataclass(frozen=True)
 class Audio2ExpTraining:
     """records: folders made by prepare.py with `--renderer` and `--hubert`. audio2exp: a bundle to take the audio
-    encoder from (and to go on from); without it the encoder is the expert's. vgg19: a bundle; without it differences
+    encoder from (and to go on from); without it the encoder is the expert's. model: of a fresh encoder, which must be
+    trained, where the expert hears mel and there is no bundle. vgg19: a bundle; without it differences
     of pixels stand in for features. hubert: a bundle to put beside the export, so that infer.py takes it as it is.
     silent_share: how often the mouth is closed by silence first; silent_alpha: with which strength, "same" as the
     speech's (ControlTalk model.py:111-115) or 1 as at inference. remat: what is computed again in the backward pass
@@ -68,6 +71,7 @@ class Audio2ExpTraining:
     expert: ExpertChoice
     task: Literal["audio2exp"] = "audio2exp"
     audio2exp: str | None = None
+    model: Audio2ExpConfig = field(default_factory=Audio2ExpConfig)
     vgg19: str | None = None
     hubert: str | None = None
     frames: int = 5
@@ -78,7 +82,7 @@ class Audio2ExpTraining:
     silent_alpha: Literal["same", "one"] = "same"
     train_audio_encoder: bool = False
     split: str = "train"
-    held_out: str = "val"
+    held_out: str = HELD_OUT
     evaluation_batches: int = 4
     compute: Compute = "float32"
     remat: Literal["nothing", "renderer", "everything"] = "nothing"
@@ -99,12 +103,12 @@ class Audio2ExpTask:
         self.optimizer = optim.build(config.optimizer)
         self.records = RecordSet(config.records)
         renderer = frozen_networks.open_renderer(config.renderer, config.compute)
-        expert = frozen_networks.open_sync_expert(config.expert.bundle, config.compute)
+        self.expert, expert = experts.open_expert(config.expert.bundle, config.compute)
         self._check_expert(expert)
         self.records.require(hubert=expert.provenance.get("hubert"), renderer=renderer.fingerprint)
-        self.renderer, self.expert = renderer.network, expert.network
-        if config.frames < self.expert.config.frames:
-            raise UserError(f"frames is {config.frames}, the sync expert needs at least {self.expert.config.frames}")
+        self.renderer = renderer.network
+        if config.frames < self.expert.frames:
+            raise UserError(f"frames is {config.frames}, the sync expert needs at least {self.expert.frames}")
         silence = self.records.silence.astype(jnp.dtype(config.compute))
         self.frozen: dict[str, Any] = {"renderer": renderer.params, "expert": expert.params, "silence": silence[None]}
         self.audio2exp, self._start = self._first_audio2exp(expert)
@@ -130,13 +134,18 @@ class Audio2ExpTask:
         if self.config.audio2exp:
             opened = frozen_networks.open_audio2exp(self.config.audio2exp)
             network, params = opened.network, dict(opened.params)
-        else:
-            audio = self.expert.config.audio
-            config = Audio2ExpConfig(audio.steps, audio.channels, audio.widths, keypoints)
-            network = animate.Audio2Exp(config)
-            zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), network.abstract["out_fc"])
+        elif self.expert.hears == HUBERT:
+            network = animate.Audio2Exp(dataclasses.replace(expert.network.config.audio, num_kp=keypoints))
             encoder = frozen_networks.cast(expert.params["audio_encoder"], "float32")
-            params = {"audio_encoder": encoder, "out_fc": zeros}
+            params = {"audio_encoder": encoder, "out_fc": _zeros(network.abstract["out_fc"])}
+        elif self.config.train_audio_encoder:
+            network = animate.Audio2Exp(dataclasses.replace(self.config.model, num_kp=keypoints))
+            params = jax.device_get(network.init(jax.random.key(self.config.loop.seed)))
+        else:
+            raise UserError(
+                f"{self.config.expert.bundle}: this expert hears mel and has no audio encoder for Audio2Exp: give one "
+                "(audio2exp=BUNDLE), or train a fresh one (train_audio_encoder=True)"
+            )
         found = (self.records[0]["hubert"].shape[1], keypoints)
         if found != (network.config.channels, network.config.num_kp):
             raise UserError(
@@ -235,24 +244,20 @@ class Audio2ExpTask:
             perceptual = masked_perceptual(vgg, *images)
         else:
             perceptual = masked_pixels(output_01, source_01, mask)
-        cosine = self.cosine(frozen, output_01.reshape(b, t, h, w, 3), batch["boxes"], batch["hubert"])
-        if self.config.expert.form == "cosine":
-            sync = lip_sync.cosine_loss(cosine)
-        else:
-            sync = lip_sync.bce_of_logit(self.expert.logit(frozen["expert"], cosine))
+        cosine = self.cosine(frozen, output_01.reshape(b, t, h, w, 3), batch)
+        sync = self.expert.loss(frozen["expert"], cosine, self.config.expert.form)
         return {"perceptual": perceptual.reshape(b, t).mean(1), "sync": sync.mean(1)}
 
-    def cosine(self, frozen: Any, frames_01: jax.Array, boxes: jax.Array, hubert: jax.Array) -> jax.Array:
+    def cosine(self, frozen: Any, frames_01: jax.Array, batch: Batch) -> jax.Array:
         """Similarity of every run of the expert's frames with the sound that begins there: "b s" float32."""
         b, t, h, w, _ = frames_01.shape
-        dtype, length = jnp.dtype(self.config.compute), self.expert.config.frames
-        crops = crop_boxes(
-            frames_01.reshape(b * t, h, w, 3).astype(dtype), boxes.reshape(b * t, 4), self.expert.config.crop
-        )
+        dtype, length, sound = jnp.dtype(self.config.compute), self.expert.frames, batch[self.expert.hears]
+        boxes = batch[self.expert.looks_at].reshape(b * t, 4)
+        crops = self.expert.cut(frames_01.reshape(b * t, h, w, 3).astype(dtype), boxes)
         crops = crops.reshape(b, t, *crops.shape[1:])
         starts = np.arange(t - length + 1)
         runs = crops[:, starts[:, None] + np.arange(length)].reshape(b * len(starts), length, *crops.shape[2:])
-        windows = hubert[:, starts].reshape(b * len(starts), *hubert.shape[2:]).astype(dtype)
+        windows = sound[:, starts].reshape(b * len(starts), *sound.shape[2:]).astype(dtype)
         mouths = self.expert.embed_mouths(frozen["expert"], runs)
         sounds = self.expert.embed_sound(frozen["expert"], windows)
         return jnp.sum(mouths * sounds, -1).reshape(b, len(starts))
@@ -272,7 +277,15 @@ class Audio2ExpTask:
         return pipeline.first_batches(stream, rows, self.config.evaluation_batches)
 
     def _examples(self, clips: np.ndarray) -> transforms.DrivenFrames:
-        return transforms.DrivenFrames(self.records, clips, frames=self.config.frames, pairing=self.config.pairing)
+        config = self.config
+        return transforms.DrivenFrames(
+            self.records, clips, frames=config.frames, pairing=config.pairing, extras=self.extras
+        )
+
+    @property
+    def extras(self) -> tuple[str, str]:
+        """What the expert needs of an example, by name."""
+        return self.expert.hears, self.expert.looks_at
 
     def evaluate(self, current: State, frozen: Any, batches: Iterable[Batch]) -> dict[str, float]:
         """Losses on held-out examples, by alpha after the silent pass, and of the unedited reconstruction."""
@@ -306,6 +319,10 @@ class Audio2ExpTask:
         params = parallel.fetch(self.whole(state.averaged(current), frozen))
         if parallel.is_main_process():
             audio2exp_show.export(self, frozen_networks.cast(params, "float32"), int(current["step"]), folder)
+
+
+def _zeros(abstract: Any) -> Any:
+    return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
 
 
 FRAME_FIELDS = ("source_u8", "hubert", "canonical", *HeadPose._fields)

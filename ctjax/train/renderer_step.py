@@ -18,7 +18,7 @@ from ctjax import parallel, weights
 from ctjax.data import pipeline, transforms
 from ctjax.data.frame_pairs import Clips, CropFolder, FramePairs, HeldOutPairs
 from ctjax.data.pipeline import ReadingConfig
-from ctjax.data.records import RecordSet
+from ctjax.data.records import HELD_OUT, RecordSet
 from ctjax.evaluate.image import psnr, ssim
 from ctjax.losses import discriminator, hopenet, vgg19
 from ctjax.losses.discriminator import DiscriminatorConfig
@@ -72,7 +72,7 @@ class RendererTraining:
     compute: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     split: str = "train"
-    held_out: str = "val"
+    held_out: str = HELD_OUT
     held_out_frames: int = 4
     loop: LoopConfig = field(default_factory=LoopConfig)
     optimizer: OptimizerConfig = field(default_factory=default_optimizer)
@@ -84,6 +84,8 @@ class RendererTraining:
             raise ValueError("give either records (folders made by prepare.py) or crops (folders of face crops)")
         if self.crops and self.poses != "none":
             raise ValueError(f"poses is {self.poses!r}, but a folder of crops knows no poses: set hopenet instead")
+        if self.crops and self.losses.weights.landmark:
+            raise ValueError("losses.weights.landmark has a weight, but a folder of crops knows no landmarks: use records")
         if self.freeze and not self.start:
             raise ValueError("freeze keeps parts of a renderer as they are, but there is no start to take it from")
         if self.losses.clip_length > 1:
@@ -158,7 +160,8 @@ class RendererTask:
 
     def training_data(self, rows: parallel.Rows) -> grain.IterDataset:
         config = self.config
-        pairs = FramePairs(self.clips, self._train, poses=config.poses, mirror=config.mirror)
+        landmarks = config.losses.weights.landmark > 0
+        pairs = FramePairs(self.clips, self._train, poses=config.poses, landmarks=landmarks, mirror=config.mirror)
         return pipeline.batches(transforms.endless(self._train, pairs, config.loop.seed), rows, config.reading)
 
     def evaluation_data(self, rows: parallel.Rows) -> Iterable[Batch]:

@@ -1,4 +1,4 @@
-"""Training the sync expert: short clips of mouths and their feature windows, contrastive or in pairs.
+"""Training the sync expert: short clips of mouths and windows of their sound, contrastive or in pairs.
 
 params: the towers (`ctjax.losses.sync_expert.Towers`) that learn. frozen: `audio_encoder` where it comes from a bundle
 and is kept as it is; `renderer` where figures on reconstructed frames are asked for.
@@ -19,8 +19,9 @@ import numpy as np
 
 from ctjax import animate, parallel, weights
 from ctjax.data import pipeline, transforms
+from ctjax.data.mouths import Sound
 from ctjax.data.pipeline import ReadingConfig
-from ctjax.data.records import HUBERT, RENDERER, RecordSet
+from ctjax.data.records import FIELDS, HELD_OUT, HUBERT, RENDERER, RecordSet
 from ctjax.losses import sync_expert
 from ctjax.losses.mouth import crop_boxes
 from ctjax.losses.sync_expert import SyncExpert, SyncExpertConfig
@@ -39,7 +40,7 @@ State = dict[str, Any]
 @dataclass(frozen=True)
 class AugmentConfig:
     """Per clip, the same for its frames: the mouth's box moved by up to `shift` and scaled by up to `scale` of its
-    size, brightness and contrast by up to `light`, mirrored half of the time; `drop_features`: share of feature
+    size, brightness and contrast by up to `light`, mirrored half of the time; `drop_features`: share of the sound's
     channels set to zero."""
 
     shift: float = 0.06
@@ -53,7 +54,9 @@ class AugmentConfig:
 class SyncExpertTraining:
     """records: folders made by prepare.py. windows: cut from each clip of a batch, `gap` frames apart at least.
     audio_encoder: an Audio2Exp bundle whose encoder to start from; `freeze_audio` keeps it as it is. renderer: a
-    bundle, for the figures on reconstructed frames. candidates: windows a clip in the figures on held-out clips."""
+    bundle, for the figures on reconstructed frames. candidates: windows a clip in the figures on held-out clips.
+    held_out: their split, by default val where there is one, else test. in_memory: keep mouths and sounds of all clips
+    there (with a crop of 48 px 12 kB a frame)."""
 
     records: tuple[str, ...]
     task: Literal["sync_expert"] = "sync_expert"
@@ -67,7 +70,8 @@ class SyncExpertTraining:
     renderer: str | None = None
     candidates: int = 10
     split: str = "train"
-    held_out: str = "val"
+    held_out: str = HELD_OUT
+    in_memory: bool = False
     compute: Compute = "float32"
     loop: LoopConfig = field(default_factory=LoopConfig)
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-4, warmup=500))
@@ -76,6 +80,8 @@ class SyncExpertTraining:
     def __post_init__(self) -> None:
         if self.windows < 2 or self.candidates < 2:
             raise ValueError("windows and candidates must be at least 2: an expert learns by comparing")
+        if self.model.mel and self.audio_encoder:
+            raise ValueError("audio_encoder is for an expert that hears HuBERT; this one hears mel (model.mel)")
         if self.freeze_audio and not self.audio_encoder:
             raise ValueError("freeze_audio needs audio_encoder, the bundle to take it from")
         if self.loss == "info_nce" and self.optimizer.micro_batches > 1:
@@ -90,8 +96,10 @@ class SyncExpertTask:
         self.expert = SyncExpert(config.model)
         self.optimizer = optim.build(config.optimizer)
         self.records = RecordSet(config.records)
-        self.records.require(hubert=None)
-        self._check_channels()
+        self._sound: Sound = config.model.hears
+        if self._sound == HUBERT:
+            self.records.require(hubert=None)
+            self._check_channels()
         needed = transforms.SyncWindows.frames_needed
         self._clips = self.records.of_split(
             config.split, min_frames=needed(config.model.frames, config.windows, config.gap)
@@ -155,24 +163,25 @@ class SyncExpertTask:
 
     def _embed(self, params: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Unit embeddings "b*n e" of mouths and sounds; `key` None leaves the pictures as they are."""
-        frames = batch["frames_u8"]
-        b, n, t, h, w, _ = frames.shape
-        boxes = batch["boxes"].reshape(b * n, t, 4)
-        hubert = batch["hubert"].reshape(b * n, *batch["hubert"].shape[2:])
+        pictures, boxes, sound = (flat(batch[name]) for name in ("mouths_u8", "boxes", "sound"))
         dtype = jnp.dtype(self.config.compute)
-        images = (frames.reshape(b * n * t, h, w, 3).astype(jnp.float32) / 255.0).astype(dtype)
         if key is not None:
             boxes = moved_boxes(jax.random.fold_in(key, 0), boxes, self.config.augment)
-        crops = crop_boxes(images, boxes.reshape(b * n * t, 4), self.config.model.crop)
-        crops = crops.reshape(b * n, t, *crops.shape[1:])
-        hubert = hubert.astype(dtype)
+        crops = self._crops(pictures, boxes)
+        sound = sound.astype(dtype)
         if key is not None:
             crops = changed_light(jax.random.fold_in(key, 1), crops, self.config.augment)
             kept = 1.0 - self.config.augment.drop_features
-            mask = jax.random.bernoulli(jax.random.fold_in(key, 2), kept, (b * n, 1, hubert.shape[-1]))
-            hubert = hubert * mask.astype(dtype) / kept
+            mask = jax.random.bernoulli(jax.random.fold_in(key, 2), kept, (len(sound), 1, sound.shape[-1]))
+            sound = sound * mask.astype(dtype) / kept
         params = jax.tree.map(lambda x: x.astype(dtype), params)
-        return self.expert.embed_mouths(params, crops), self.expert.embed_sound(params, hubert)
+        return self.expert.embed_mouths(params, crops), self.expert.embed_sound(params, sound)
+
+    def _crops(self, pictures_u8: jax.Array, boxes: jax.Array) -> jax.Array:
+        """What the expert sees, "m t c c 3" in [0, 1], of pictures "m t h w 3" with boxes "m t 4"."""
+        images = (flat(pictures_u8).astype(jnp.float32) / 255.0).astype(jnp.dtype(self.config.compute))
+        crops = crop_boxes(images, flat(boxes), self.config.model.crop)
+        return crops.reshape(*pictures_u8.shape[:2], *crops.shape[1:])
 
     def _whole(self, params: Any, frozen: Any) -> Any:
         return {**params, "audio_encoder": frozen["audio_encoder"]} if "audio_encoder" in frozen else params
@@ -195,25 +204,30 @@ class SyncExpertTask:
 
     def training_data(self, rows: parallel.Rows) -> grain.IterDataset:
         config = self.config
-        windows = transforms.SyncWindows(
-            self.records, self._clips, frames=config.model.frames, windows=config.windows, gap=config.gap
-        )
+        windows = self._windows(self._clips, config.windows)
         stream = transforms.endless(self._clips, windows, config.loop.seed)
         return pipeline.batches(stream, rows, config.reading)
 
     def evaluation_data(self, rows: parallel.Rows) -> Iterable[Batch]:
-        config = self.config
-        windows = transforms.SyncWindows(
-            self.records,
-            self._held_out,
-            frames=config.model.frames,
-            windows=config.candidates,
-            gap=config.gap,
-            spread=True,
-            renderer=self._renderer is not None,
+        windows = self._windows(
+            self._held_out, self.config.candidates, spread=True, whole_frames=self._renderer is not None
         )
         count = -(-len(self._held_out) // rows.batch)
         return pipeline.first_batches(transforms.in_order(self._held_out, windows, 0), rows, count)
+
+    def _windows(self, clips: np.ndarray, windows: int, **how: bool) -> transforms.SyncWindows:
+        config = self.config
+        return transforms.SyncWindows(
+            self.records,
+            clips,
+            frames=config.model.frames,
+            windows=windows,
+            gap=config.gap,
+            crop=config.model.crop,
+            sound=self._sound,
+            remember=config.in_memory,
+            **how,
+        )
 
     def evaluate(self, current: State, frozen: Any, batches: Iterable[Batch]) -> dict[str, float]:
         params = self._whole(state.averaged(current), frozen)
@@ -223,7 +237,8 @@ class SyncExpertTask:
             clips.append(parallel.fetch(batch["clip"]))
             found[sync_report.REAL].append(parallel.fetch(self._embed_held_out(params, batch)))
             if self._renderer is not None:
-                seen = {**batch, "frames_u8": self._reconstruct(frozen["renderer"], batch)}
+                rendered = self._reconstruct(frozen["renderer"], batch)
+                seen = {**batch, "mouths_u8": rendered, "boxes": batch["frame_boxes"]}
                 found[sync_report.RECONSTRUCTED].append(parallel.fetch(self._embed_held_out(params, seen)))
         _, first = np.unique(np.concatenate(clips), return_index=True)  # the last batch is filled up with clips seen
         scale, bias = float(sync_expert.scale(params)), float(params["bias"])
@@ -257,7 +272,7 @@ class SyncExpertTask:
             image = self._renderer.drive(params, source, transform_keypoints(window["canonical"], pose))
             return jnp.round(jnp.clip(image, 0.0, 1.0) * 255.0).astype(jnp.uint8)
 
-        names = ("frames_u8", "canonical", "yaw_deg", "pitch_deg", "roll_deg", "translation", "expression")
+        names = ("frames_u8", *FIELDS[RENDERER])
 
         def reconstruct(params: Any, batch: Batch) -> jax.Array:
             # one window at a time: a clip's ten windows of five frames at once would need tens of GB
@@ -265,8 +280,7 @@ class SyncExpertTask:
             frames = batch["frames_u8"].shape
 
             def body(window: Batch) -> jax.Array:
-                flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in window.items()}
-                return one_window(params, flat).reshape(frames[0], *frames[2:])
+                return one_window(params, {name: flat(x) for name, x in window.items()}).reshape(frames[0], *frames[2:])
 
             return jnp.moveaxis(jax.lax.map(body, windows), 0, 1)
 
@@ -275,12 +289,9 @@ class SyncExpertTask:
     def pictures(self, current: State, frozen: Any, batch: Batch, path: MediaFolder) -> dict[str, np.ndarray]:
         """What the expert sees: augmented mouths, one row a clip."""
         key = state.step_key(current)
-        frames, boxes = batch["frames_u8"][:, 0], batch["boxes"][:, 0]
-        b, t, h, w, _ = frames.shape
-        boxes = moved_boxes(jax.random.fold_in(key, 0), boxes, self.config.augment)
-        images = frames.reshape(b * t, h, w, 3).astype(jnp.float32) / 255.0
-        crops = crop_boxes(images, boxes.reshape(b * t, 4), self.config.model.crop)
-        crops = changed_light(jax.random.fold_in(key, 1), crops.reshape(b, t, *crops.shape[1:]), self.config.augment)
+        boxes = moved_boxes(jax.random.fold_in(key, 0), batch["boxes"][:, 0], self.config.augment)
+        crops = self._crops(batch["mouths_u8"][:, 0], boxes)
+        crops = changed_light(jax.random.fold_in(key, 1), crops, self.config.augment)
         sheet = parallel.fetch(crops)[:8].transpose(0, 2, 1, 3, 4)
         sheet = sheet.reshape(sheet.shape[0] * sheet.shape[1], -1, 3)
         return {"mouths": np.round(np.clip(sheet, 0, 1) * 255).astype(np.uint8)}
@@ -305,7 +316,7 @@ class SyncExpertTask:
                     "trained_by": "ctjax",
                     "steps": int(current["step"]),
                     sync_report.REPORT: report,
-                    HUBERT: self.records.features[HUBERT],
+                    **({HUBERT: self.records.features[HUBERT]} if self._sound == HUBERT else {}),
                     **({RENDERER: self.records.features[RENDERER]} if self._renderer is not None else {}),
                 },
                 overwrite=True,
@@ -314,6 +325,11 @@ class SyncExpertTask:
     @staticmethod
     def _mesh_of(current: State) -> Any:
         return current["step"].sharding.mesh
+
+
+def flat(x: jax.Array) -> jax.Array:
+    """The first two axes as one."""
+    return x.reshape(-1, *x.shape[2:])
 
 
 def moved_boxes(key: jax.Array, boxes: jax.Array, augment: AugmentConfig) -> jax.Array:

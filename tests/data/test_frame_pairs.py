@@ -89,7 +89,7 @@ def test_a_tenth_of_the_clips_is_held_out(tmp_path):
     source = CropFolder([write_crops(tmp_path, clips=20, frames=1)])
     assert len(source.of_split("val")) == 2
     assert not set(source.of_split("val")) & set(source.of_split("train"))
-    with pytest.raises(UserError, match="no clip of split 'train' with at least 2 pictures"):
+    with pytest.raises(UserError, match="no clip of split 'train' with at least 2 frames"):
         source.of_split("train", min_frames=2)
 
 

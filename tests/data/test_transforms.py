@@ -6,10 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from ctjax.data import pipeline, transforms
+from ctjax.data import mouths, pipeline, transforms
 from ctjax.data.pipeline import ReadingConfig
 from ctjax.data.records import RecordSet
 from ctjax.data.transforms import PAIRINGS, DrivenFrames, PairingConfig, SyncWindows
+from ctjax.losses.mouth import crop_boxes
 from ctjax.parallel import Rows
 from ctjax.types import UserError
 
@@ -51,11 +52,11 @@ def test_each_pairing_is_what_it_says(records):
         clip = records[int(example["clip"])]
         assert example["driver"] == example["clip"]
         found = [i for i in range(36) if np.array_equal(clip.images([i])[0], example["source_u8"][0])]
-        windows = transforms.hubert_windows(clip, np.arange(40))
+        windows = mouths.sound_windows(clip["hubert"], "hubert", np.arange(40))
         assert any(np.array_equal(windows[i : i + 5], example["hubert"]) for i in found)
     for example in draw(examples(records, same_clip=1.0), 10):
         clip = records[int(example["clip"])]
-        windows = transforms.hubert_windows(clip, np.arange(40))
+        windows = mouths.sound_windows(clip["hubert"], "hubert", np.arange(40))
         driven = next(i for i in range(36) if np.array_equal(windows[i], example["hubert"][0]))
         shown = [i for i in range(36) if np.array_equal(clip.images([i])[0], example["source_u8"][0])]
         assert example["driver"] == example["clip"] and any(abs(driven - i) >= 10 for i in shown)
@@ -90,14 +91,51 @@ def test_the_sound_belongs_to_the_driving_frames(records):
 
 
 def test_windows_of_a_clip_keep_their_distance(records):
-    transform = SyncWindows(records, np.arange(9), frames=5, windows=4, gap=8)
+    transform = windows_of(records)
     rng = np.random.default_rng(0)
     for index in range(9):
         example = transform.random_map(index, rng)
         assert np.all(np.diff(example["start"]) >= 8) and example["start"][-1] <= 35
-        assert example["frames_u8"].shape == (4, 5, 32, 32, 3) and example["boxes"].shape == (4, 5, 4)
-    spread = SyncWindows(records, np.arange(9), frames=5, windows=4, gap=8, spread=True).random_map(0, rng)
+        side = mouths.picture_side(16)
+        assert example["mouths_u8"].shape == (4, 5, side, side, 3) and example["boxes"].shape == (4, 5, 4)
+        assert example["sound"].shape == (4, 18, toy_records.CHANNELS)
+    spread = windows_of(records, spread=True).random_map(0, rng)
     assert spread["start"][0] == 0 and spread["start"][-1] == 35
+
+
+def windows_of(records, **how):
+    return SyncWindows(records, np.arange(9), **({"frames": 5, "windows": 4, "gap": 8, "crop": 16} | how))
+
+
+@pytest.mark.parametrize("sound", ["hubert", "mel"])
+def test_remembered_clips_give_the_same_examples(records, sound):
+    read, remembered = (windows_of(records, sound=sound, remember=remember) for remember in (False, True))
+    for seed in (0, 1):
+        one, other = (transform.random_map(2, np.random.default_rng(seed)) for transform in (read, remembered))
+        assert one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_mouths_cut_beforehand_are_those_of_the_frames(records):
+    """The crop out of the small picture against the crop out of the whole frame."""
+    example = windows_of(records, crop=12, whole_frames=True).random_map(3, np.random.default_rng(0))
+    small = crop_boxes(example["mouths_u8"][0] / np.float32(255), example["boxes"][0], 12)
+    whole = crop_boxes(example["frames_u8"][0] / np.float32(255), example["frame_boxes"][0], 12)
+    assert np.std(np.asarray(whole)) > 0.1
+    assert np.abs(small - whole).mean() < 0.02
+    shifted = crop_boxes(example["frames_u8"][0] / np.float32(255), example["frame_boxes"][0] + 1, 12)
+    assert np.abs(small - whole).mean() < np.abs(small - shifted).mean() / 2
+
+
+def test_mel_windows_begin_with_their_frames(records):
+    clip = records[1]
+    steps = mouths.read_sound(clip, "mel")
+    found = mouths.sound_windows(steps, "mel", np.array([0, 5, 39]))
+    assert found.shape == (3, 16, 80)
+    np.testing.assert_array_equal(found[1], steps[16:32])  # 5 frames are a fifth of a second, 16 of its 80 steps
+    loud = np.zeros(40 * 640, np.int16)
+    loud[20 * 640 : 21 * 640] = 10000
+    moved = mouths.sound_windows(mouths.read_sound({"samples": loud}, "mel"), "mel", np.arange(36))
+    assert set(range(17, 21)) <= set(np.nonzero(moved.max((1, 2)) > -1)[0]) <= set(range(15, 22))
 
 
 def stream(records, seed=1):

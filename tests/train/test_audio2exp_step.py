@@ -12,9 +12,10 @@ import pytest
 from ctjax import parallel, weights
 from ctjax.data.records import RecordsError
 from ctjax.data.transforms import PAIRINGS
-from ctjax.losses import vgg19
-from ctjax.losses.sync_expert import SyncExpert, SyncExpertConfig
+from ctjax.losses import vgg19, wav2lip_syncnet
+from ctjax.losses.sync_expert import MelTowerConfig, SyncExpert, SyncExpertConfig
 from ctjax.losses.total import Audio2ExpWeights
+from ctjax.losses.wav2lip_syncnet import Wav2LipSyncNetConfig
 from ctjax.motion.alpha import Ramp
 from ctjax.motion.audio2exp import Audio2ExpConfig
 from ctjax.render.renderer import Renderer
@@ -205,6 +206,33 @@ def test_gradient_is_the_slope_and_remat_changes_nothing_and_bfloat16_little(wor
     assert half_gradient["out_fc"]["kernel"].dtype == jnp.float32
     np.testing.assert_allclose(plain["sync"], half["sync"], atol=0.1)
     np.testing.assert_allclose(plain["perceptual"], half["perceptual"], rtol=0.1)
+
+
+@pytest.mark.parametrize("name", ["sync_expert", "wav2lip_syncnet"])
+def test_experts_that_hear_mel_teach_an_encoder_of_its_own(world, name, tmp_path):
+    if name == "sync_expert":
+        config = SyncExpertConfig(frames=3, crop=16, widths=(8,), mel=MelTowerConfig(widths=(8, 8), embedding=16))
+        network, looks_at = SyncExpert(config), "boxes"
+    else:
+        config = Wav2LipSyncNetConfig((8,) * 5, (8,) * 5)
+        network, looks_at = wav2lip_syncnet.network(config), "lower_faces"
+    params = drawn_params.draw(network.abstract, 5)
+    weights.save_bundle(tmp_path / name, network=name, config=config, params=params)
+    choice = {"expert": ExpertChoice(str(tmp_path / name), form="bce", unchecked=True), "frames": 5, "model": AUDIO}
+    with pytest.raises(UserError, match=r"hears mel .* train a fresh one \(train_audio_encoder=True\)"):
+        Audio2ExpTask(recipe(world, **choice))
+    task = Audio2ExpTask(recipe(world, **choice, train_audio_encoder=True, vgg19=None))
+    batch = next(iter(task.training_data(parallel.Rows(2, 0, 2))))
+    assert batch["mel"].shape == (2, 5, 16, 80) and batch[looks_at].shape == (2, 5, 4)
+    start = {**task.init(jax.random.key(0))["params"], **PARAMS}
+
+    def sync(params):
+        return jnp.sum(task.terms(params, task.frozen, batch, 1.0, 1.0)["sync"])
+
+    value, gradient = jax.jit(jax.value_and_grad(sync))(start)
+    assert np.isfinite(value)
+    for part in ("audio_encoder", "out_fc"):
+        assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient[part])) > 0
 
 
 def test_an_expert_must_have_shown_its_accuracy(world):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ctjax import parallel, weights
-from ctjax.losses.sync_expert import SyncExpertConfig
+from ctjax.losses.sync_expert import MelTowerConfig, SyncExpertConfig
 from ctjax.motion.audio2exp import Audio2Exp, Audio2ExpConfig
 from ctjax.train import frozen, loop, metrics, sync_report
 from ctjax.train.optim import OptimizerConfig
@@ -123,7 +123,21 @@ def test_parameters_and_losses_stay_float32_under_bfloat16(paired):
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(outcome.state["params"])} == {"float32"}
 
 
+def test_an_expert_that_hears_mel_needs_no_features(folder, tmp_path):
+    """The drawn sound is as loud as the mouth is open: a few steps are enough to see it learn."""
+    model = SyncExpertConfig(crop=16, widths=(16, 16), mel=MelTowerConfig(widths=(16, 16), embedding=32))
+    settings = loop.LoopConfig(steps=60, batch=8, log_every=1, evaluate_every=60, pictures_every=0)
+    config = recipe(folder, model=model, in_memory=True, loop=settings)
+    loop.run(SyncExpertTask(config), config.loop, folder=tmp_path)
+    first, last = held_out(tmp_path)
+    assert first["held_out/real/rank1_within_clip"] < 0.3 < last["held_out/real/rank1_within_clip"]
+    opened = frozen.open_sync_expert(tmp_path / "export" / "sync_expert")
+    assert opened.network.config == model and "hubert" not in opened.provenance
+
+
 def test_mistakes_are_named(folder):
+    with pytest.raises(ValueError, match="audio_encoder is for an expert that hears HuBERT"):
+        recipe(folder, model=SyncExpertConfig(mel=MelTowerConfig()), audio_encoder="bundle")
     with pytest.raises(UserError, match=r"features have 8 channels, model\.audio\.channels says 4"):
         wrong = Audio2ExpConfig(channels=4, widths=(8, 8, 8, 8))
         SyncExpertTask(recipe(folder, model=SyncExpertConfig(crop=32, widths=(8,), audio=wrong)))
