@@ -46,7 +46,7 @@ _CLASSES: tuple[tuple[str, _Target], ...] = (
     ("aɑæäɐ", _Target((1.00, 0.2, 0.0, 0.0, 0.0, 0.0, 0.0), 2.4, 0.052)),
     ("ʌɒ", _Target((0.80, 0.0, 0.1, 0.1, 0.0, 0.0, 0.0), 2.0, 0.049)),
     ("ɛe", _Target((0.60, 0.5, 0.0, 0.0, 0.0, 0.0, 0.3), 2.0, 0.049)),
-    ("iɪ", _Target((0.28, 0.9, 0.0, 0.0, 0.0, 0.0, 0.5), 2.0, 0.045)),
+    ("iɪᵻ", _Target((0.28, 0.9, 0.0, 0.0, 0.0, 0.0, 0.5), 2.0, 0.045)),
     ("əɚɜɤɘ", _Target((0.38, 0.0, 0.1, 0.1, 0.0, 0.0, 0.2), 1.0, 0.042)),
     ("oɔ", _Target((0.58, -0.5, 0.8, 0.6, 0.0, 0.0, 0.0), 2.2, 0.052)),
     ("uʊyøœɯ", _Target((0.25, -0.9, 1.0, 0.9, 0.0, 0.0, 0.2), 2.4, 0.052)),
@@ -58,7 +58,8 @@ _CLASSES: tuple[tuple[str, _Target], ...] = (
 )
 _REST = _Target((0.0, 0.0, 0.0, 0.0, 0.7, 0.0, 0.2), 2.2, 0.042)
 _UNKNOWN = _Target((0.25, 0.0, 0.0, 0.0, 0.0, 0.0, 0.3), 0.5, 0.035)
-_TARGETS = {letter: target for letters, target in _CLASSES for letter in letters}
+_TARGETS = {letter: target for row, target in _CLASSES for letter in row}
+LETTERS = tuple(_TARGETS)  # every letter with a mouth of its own class
 
 
 def mouth_curves(phonemes: tuple[Phoneme, ...], times_s: np.ndarray, *, effort: float = 1.0) -> Mouth:
@@ -84,7 +85,7 @@ def _segments(phonemes: tuple[Phoneme, ...]) -> tuple[list[_Target], np.ndarray,
     centres: list[float] = []
     halves: list[float] = []
     for phoneme in phonemes:
-        parts = _letters(phoneme.symbol)
+        parts = _targets(phoneme.symbol)
         step = (phoneme.end_s - phoneme.start_s) / len(parts)
         for i, target in enumerate(parts):
             targets.append(target)
@@ -93,7 +94,12 @@ def _segments(phonemes: tuple[Phoneme, ...]) -> tuple[list[_Target], np.ndarray,
     return targets, np.array(centres), np.array(halves)
 
 
-def _letters(symbol: str) -> list[_Target]:
+def letters(symbol: str) -> list[str]:
+    """The letters of a phoneme that are in `LETTERS`: diphthongs and clusters have several, stress marks none."""
+    return [letter for letter in symbol if letter in _TARGETS]
+
+
+def _targets(symbol: str) -> list[_Target]:
     if symbol == PAUSE:
         return [_REST]
-    return [_TARGETS[letter] for letter in symbol if letter in _TARGETS] or [_UNKNOWN]
+    return [_TARGETS[letter] for letter in letters(symbol)] or [_UNKNOWN]

@@ -32,8 +32,8 @@ _LEVELS = 1024  # of the tables of light
 
 class Gesture(NamedTuple):
     """Everything that moves besides the mouth. Angles in degrees as in `ctjax.motion.head_pose` with y down and z
-    towards the viewer: yaw above 0 turns the nose to the right of the picture, pitch above 0 lifts it, roll above 0 tilts
-    the head clockwise. shift_x (right), shift_y (up): of the picture's side; blink 0 open to 1 shut; gaze -1..1 (right,
+    towards the viewer: yaw above 0 turns the nose to the right of the picture, pitch above 0 lifts it, roll above 0
+    tilts the head clockwise. shift_x (right), shift_y (up): of the picture's side; blink 0 open to 1 shut; gaze -1..1 (right,
     up); brows -1 lowered to 1 raised."""
 
     yaw_deg: float = 0.0
@@ -213,7 +213,7 @@ class _Light(NamedTuple):
 def _light_table(person: Identity) -> _Light:
     key = np.array((np.sin(person.light_azimuth), 0.50, np.cos(person.light_azimuth)))
     key /= np.linalg.norm(key)
-    half = key + (0, 0, 1)
+    half = key + np.array((0, 0, 1))
     cosine = np.linspace(-1, 1, _LEVELS)
     warm = np.array((1.0, 1.0 - 0.03 * person.light_warmth, 1.0 - 0.08 * person.light_warmth))
     # Red light goes furthest under the skin, so the edge of the shadow is red.
@@ -229,7 +229,7 @@ def _light_table(person: Identity) -> _Light:
 
 
 def rotation(gesture: Gesture) -> np.ndarray:
-    """The project's Rx(pitch) Ry(yaw) Rz(roll) of pictures, whose y points down, for points whose y points up: "3 3"."""
+    """The project's Rx(pitch) Ry(yaw) Rz(roll), which is for y pointing down, for points whose y points up: "3 3"."""
     yaw, pitch, roll = np.radians([gesture.yaw_deg, gesture.pitch_deg, gesture.roll_deg])
     c, s = np.cos, np.sin
     rx = np.array([[1, 0, 0], [0, c(pitch), s(pitch)], [0, -s(pitch), c(pitch)]])

@@ -115,7 +115,7 @@ class MouthInside:
             (low_edge - 0.03 + 0.05 * v * (1 - 0.4 * u * u), z - 0.08 - 1.6 * x2),
             (y + shape_of.RISE_SHARE * gap + 0.02 - (show + 0.02) * v * (1 - 0.25 * u * u), z - 0.03 - 1.6 * x2),
         )
-        push, wider = 0.5 * shape.push, (1.3, 1.0, 1.0, 1.0)
+        push, wider = 0.5 * shape.push, (1.3, 0.95, 0.9, 0.9)
         return np.concatenate(
             [
                 np.stack([(w * x).ravel(), sy.ravel(), (sz + push).ravel()])

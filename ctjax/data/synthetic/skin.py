@@ -107,7 +107,7 @@ def lids(u: np.ndarray, state: EyeState) -> tuple[np.ndarray, np.ndarray]:
 
 def brow_centre(across: np.ndarray, state: EyeState) -> np.ndarray:
     """Height of the brow in rest coordinates; across: -1 inner to 1 outer end."""
-    return shape_of.BROW_Y + 0.035 * state.brows + 0.03 * (1 - (across - 0.12) ** 2)
+    return shape_of.BROW_Y + 0.035 * state.brows + 0.03 * (1 - (across - 0.05) ** 2)
 
 
 class Eyes:
