@@ -1,6 +1,7 @@
 """Prepare footage for training: a folder of videos in, records out.
 
     python prepare.py --source=videos/ --output=records/ --hubert=bundles/hubert --renderer=bundles/renderer
+    python prepare.py --synthetic=1000 --size=128 --output=records/synthetic
 
 Clips at 25 frames a second and 16 kHz, one face each, cropped square with 68 landmarks, with the frozen networks'
 features. Kill it whenever you like and start it again; give --shard=0/4 .. 3/4 to four machines that share the output.
@@ -14,6 +15,8 @@ from ctjax.types import UserError
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("source", None, "Folder of videos, nested as you like.")
+flags.DEFINE_integer("synthetic", 0, "Instead of videos: this many clips of synthetic speakers; see docs/synthetic.md.")
+flags.DEFINE_integer("seed", 0, "Of the synthetic speakers.")
 flags.DEFINE_string("output", None, "Folder of the records to make.")
 flags.DEFINE_enum("layout", "folder", ["folder", "hdtf", "mead"], "How the folder is laid out; see docs/training.md.")
 flags.DEFINE_string("list", None, "Table (tabs; file, person, split) of the videos to take, instead of all.")
@@ -26,7 +29,7 @@ flags.DEFINE_integer("min_face_px", 80, "Width of the smallest face taken, in pi
 flags.DEFINE_string("shard", "0/1", "Which share of the videos this host does: i/n, i from 0.")
 flags.DEFINE_integer("workers", None, "Processes that read videos; by default one per core. 0: in this process.")
 flags.DEFINE_boolean("debug", False, "Show tracebacks.")
-flags.mark_flags_as_required(["source", "output"])
+flags.mark_flags_as_required(["output"])
 
 
 def main() -> None:
@@ -38,6 +41,8 @@ def main() -> None:
     values = {
         "source": FLAGS.source,
         "output": FLAGS.output,
+        "synthetic": FLAGS.synthetic,
+        "seed": FLAGS.seed,
         "layout": FLAGS.layout,
         "listing": FLAGS.list,
         "hubert": FLAGS.hubert,

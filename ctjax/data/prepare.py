@@ -30,6 +30,7 @@ from ctjax.data.cutting import CutConfig, CutVideo, cut_video
 from ctjax.data.footage import Video
 from ctjax.data.frozen_features import FrozenFeatures
 from ctjax.data.records import ClipInfo
+from ctjax.data.synthetic import clips as synthetic_clips
 from ctjax.types import UserError
 
 CLIPS_PER_SHARD = 64
@@ -38,12 +39,15 @@ CRASHED = "reading it crashed the process"
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """source: folder of videos. output: folder of the records. layout, listing: see `footage.find`. hubert, renderer:
+    """source: folder of videos; or synthetic: a number of clips of synthetic speakers, drawn from `seed`. output:
+    folder of the records. layout, listing: see `footage.find`. hubert, renderer:
     bundles whose features to add, or "untrained". shard: (i, n), the i-th of n hosts, counting from 0. workers:
     processes that read videos; 0 reads in this one."""
 
-    source: str
+    source: str | None
     output: str
+    synthetic: int = 0
+    seed: int = 0
     layout: str = "folder"
     listing: str | None = None
     hubert: str | None = None
@@ -56,6 +60,8 @@ class PrepareConfig:
         index, count = self.shard
         if not 0 <= index < count:
             raise ValueError(f"shard {index}/{count}: the first number counts from 0 to {count - 1}")
+        if bool(self.source) == bool(self.synthetic) or self.synthetic < 0:
+            raise ValueError("give either source, a folder of videos, or synthetic, a number of clips above 0")
 
 
 def prepare(settings: PrepareConfig) -> prepare_report.Summary | None:
@@ -63,7 +69,10 @@ def prepare(settings: PrepareConfig) -> prepare_report.Summary | None:
 
     Raises `UserError` for a folder without videos, an output that cannot be written or was begun with other settings.
     """
-    videos = footage.find(settings.source, settings.layout, settings.listing)
+    if settings.synthetic:
+        videos = synthetic_clips.listing(settings.synthetic, settings.seed)
+    else:
+        videos = footage.find(settings.source, settings.layout, settings.listing)
     output = pathlib.Path(settings.output)
     features = _features(output, settings)
     _begin(output, settings, videos, features)
@@ -125,7 +134,7 @@ def _begin(output: pathlib.Path, settings: PrepareConfig, videos: Sequence[Video
 
 def _cut_all(settings: PrepareConfig, videos: Sequence[Video]) -> Iterator[tuple[Video, CutVideo | str]]:
     """Every video with its clips, or why there are none, in the order they are done."""
-    root = pathlib.Path(settings.source)
+    root = pathlib.Path(settings.source) if settings.source else None
     if settings.workers == 0:
         for video in videos:
             yield video, _cut_one(root, video, settings.cut)
@@ -144,7 +153,7 @@ def _cut_all(settings: PrepareConfig, videos: Sequence[Video]) -> Iterator[tuple
 
 
 def _cut_in_pool(
-    root: pathlib.Path, videos: Sequence[Video], settings: PrepareConfig
+    root: pathlib.Path | None, videos: Sequence[Video], settings: PrepareConfig
 ) -> Iterator[tuple[Video, CutVideo | str]]:
     """As many videos under way as twice the processes: their pictures are held in memory."""
     queue = iter(videos)
@@ -162,7 +171,7 @@ def _cut_in_pool(
                 yield running.pop(future), result
 
 
-def _cut_alone(root: pathlib.Path, video: Video, cut: CutConfig) -> CutVideo | str:
+def _cut_alone(root: pathlib.Path | None, video: Video, cut: CutConfig) -> CutVideo | str:
     try:
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             return pool.submit(_cut_one, root, video, cut).result()
@@ -170,8 +179,10 @@ def _cut_alone(root: pathlib.Path, video: Video, cut: CutConfig) -> CutVideo | s
         return CRASHED
 
 
-def _cut_one(root: pathlib.Path, video: Video, cut: CutConfig) -> CutVideo | str:
-    """The video's clips, or in one line why it gives none."""
+def _cut_one(root: pathlib.Path | None, video: Video, cut: CutConfig) -> CutVideo | str:
+    """The video's clips, or in one line why it gives none. root: None for clips of synthetic speakers."""
+    if root is None:
+        return synthetic_clips.draw(video, cut.size)
     try:
         return cut_video(root, video, cut)
     except UserError as error:
@@ -265,7 +276,13 @@ def _finish(
     with _disk_errors(output):
         summary = prepare_report.write(output, videos)
         records.write_index(
-            output, clips, shards, image_size=settings.cut.size, features=features.fingerprints, made_by=__version__
+            output,
+            clips,
+            shards,
+            image_size=settings.cut.size,
+            features=features.fingerprints,
+            kind="synthetic" if settings.synthetic else "footage",
+            made_by=__version__,
         )
         shutil.rmtree(output / "work", ignore_errors=True)
     return summary

@@ -13,7 +13,7 @@ One record is one clip: a .npz in memory (JPEG pictures, landmarks, sound, froze
     hubert              float16 "l c": feature steps from the first frame's to the end of the last frame's window
     canonical           float32 "t k 3"; yaw_deg, pitch_deg, roll_deg float32 "t"; translation float32 "t 3";
                         expression float32 "t k 3": what the renderer's frozen estimators say of each frame
-    truth_*             whatever a synthetic world knows of each frame
+    truth_*             what a synthetic world knows of each frame; see docs/synthetic.md
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class Manifest:
     schema: int = SCHEMA
     fps: int = FPS
     sample_rate_hz: int = SAMPLE_RATE_HZ
+    kind: str = "footage"  # or "synthetic", which has truth_* arrays
     made_by: str = ""  # version of ctjax
 
 
