@@ -91,7 +91,12 @@ def draw_identity(seed: int) -> Identity:
     rng = np.random.default_rng([seed, 0x5EED])
     around = lambda spread, mean=1.0: float(np.clip(rng.normal(mean, spread), mean - 2 * spread, mean + 2 * spread))  # noqa: E731
     skin = _between(_SKINS, rng)
-    hair = _between(_HAIRS, rng) if rng.random() > 0.15 else _HAIRS[rng.integers(len(_HAIRS))]
+    # Dark skin mostly goes with dark hair and eyes; anybody may be grey or dye the hair.
+    dark = skin.mean() < 0.55
+    hair = _between(_HAIRS[:3] if dark else _HAIRS[:5], rng)
+    if rng.random() < 0.12:
+        hair = _HAIRS[rng.integers(len(_HAIRS))]
+    iris = _IRISES[rng.integers(2) if dark and rng.random() < 0.8 else rng.integers(len(_IRISES))]
     bearded = rng.random() < 0.28
     style = HAIR_STYLES[rng.choice(len(HAIR_STYLES), p=(0.06, 0.22, 0.20, 0.14, 0.18, 0.12, 0.08))]
     if style in ("fringe", "long", "bun"):
@@ -103,7 +108,7 @@ def draw_identity(seed: int) -> Identity:
         seed=seed,
         skull_width=around(0.045),
         skull_height=around(0.035),
-        jaw_width=around(0.09),
+        jaw_width=around(0.12, 1.08),
         chin=around(0.2),
         nose_length=around(0.16),
         nose_width=around(0.16),
@@ -121,7 +126,7 @@ def draw_identity(seed: int) -> Identity:
         lips=tuple(np.clip(0.32 * skin + 0.68 * redness * skin.mean() / 0.66, 0, 1)),
         hair=tuple(hair),
         brows=tuple(np.clip(hair * 0.75, 0, 1)),
-        iris=tuple(_IRISES[rng.integers(len(_IRISES))] * rng.uniform(0.85, 1.15)),
+        iris=tuple(iris * rng.uniform(0.85, 1.15)),
         clothes=tuple(np.clip(_CLOTHES[rng.integers(len(_CLOTHES))] * rng.uniform(0.8, 1.2, 3), 0, 1)),
         collar=float(rng.choice((0.75, 1.35, 1.8))),
         stripes=bool(rng.random() < 0.2),
@@ -130,7 +135,7 @@ def draw_identity(seed: int) -> Identity:
             tuple(np.clip(backdrop * rng.uniform(0.6, 0.95) + rng.uniform(-0.06, 0.06, 3), 0, 1)),
         ),
         hair_style=style,
-        hairline=around(0.05, 0.0),
+        hairline=around(0.05, 0.06),
         brow_thickness=around(0.25),
         beard=float(rng.uniform(0.35, 0.95)) if bearded else 0.0,
         moustache=float(rng.uniform(0.4, 0.95)) if bearded and rng.random() < 0.7 else 0.0,
