@@ -2,6 +2,7 @@
 
     python prepare.py --source=videos/ --output=records/ --hubert=bundles/hubert --renderer=bundles/renderer
     python prepare.py --synthetic=1000 --size=128 --output=records/synthetic
+    python prepare.py --records=records/synthetic --output=records/new --hubert=bundles/hubert  # features anew
 
 Clips at 25 frames a second and 16 kHz, one face each, cropped square with 68 landmarks, with the frozen networks'
 features. Kill it whenever you like and start it again; give --shard=0/4 .. 3/4 to four machines that share the output.
@@ -11,11 +12,13 @@ from absl import flags
 
 from ctjax import cli, config
 from ctjax.data import prepare
+from ctjax.data.refeature import refeature
 from ctjax.types import UserError
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("source", None, "Folder of videos, nested as you like.")
 flags.DEFINE_integer("synthetic", 0, "Instead of videos: this many clips of synthetic speakers; see docs/synthetic.md.")
+flags.DEFINE_string("records", None, "Instead of videos: records, whose features are made anew by the bundles given.")
 flags.DEFINE_integer("seed", 0, "Of the synthetic speakers.")
 flags.DEFINE_string("output", None, "Folder of the records to make.")
 flags.DEFINE_enum("layout", "folder", ["folder", "hdtf", "mead"], "How the folder is laid out; see docs/training.md.")
@@ -34,6 +37,10 @@ flags.mark_flags_as_required(["output"])
 
 def main() -> None:
     cli.enable_compilation_cache()
+    if FLAGS.records:
+        manifest = refeature(FLAGS.records, FLAGS.output, hubert=FLAGS.hubert, renderer=FLAGS.renderer)
+        print(f"records: {FLAGS.output}; features: {', '.join(manifest.features)}")
+        return
     try:
         index, count = (int(part) for part in FLAGS.shard.split("/"))
     except ValueError:

@@ -118,6 +118,11 @@ class Clip:
         return self._arrays[name]
 
     @property
+    def names(self) -> list[str]:
+        """Of all arrays."""
+        return [name for name in self._arrays if name != "info"]
+
+    @property
     def truth_names(self) -> list[str]:
         return [name for name in self._arrays if name.startswith("truth_")]
 

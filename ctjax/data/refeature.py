@@ -1,0 +1,94 @@
+"""Frozen features for records that exist already: pictures, sound and truth stay, only the networks' arrays are new.
+
+Every finished shard is complete under its name, so the work may be killed and started again.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+
+import numpy as np
+from tqdm import tqdm
+
+from ctjax import __version__
+from ctjax.data import records, untrained
+from ctjax.data.cutting import CutVideo, Piece
+from ctjax.data.frozen_features import FrozenFeatures
+from ctjax.data.records import FIELDS, HUBERT, Clip, Manifest, RecordSet
+from ctjax.types import UserError
+
+
+def refeature(
+    source: str | os.PathLike, output: str | os.PathLike, *, hubert: str | None, renderer: str | None
+) -> Manifest:
+    """Copies the records `source` to the folder `output` with the features of the given bundles (or "untrained").
+
+    Features of a network that is not given are kept. A clip of footage is heard by itself, without the sound that
+    followed it in its video, so its last quarter of a second may differ from what prepare.py makes of the video.
+    Raises `UserError` if there is nothing to do, or `output` was made of other records or bundles.
+    """
+    source, output = pathlib.Path(source), pathlib.Path(output)
+    if not (hubert or renderer):
+        raise UserError("records need no second pass without --hubert or --renderer: give one of them")
+    if source.resolve() == output.resolve():
+        raise UserError(f"{output}: give another folder than the records that are read")
+    clips, manifest = RecordSet([source]), records.read_manifest(source)
+    (output / "shards").mkdir(parents=True, exist_ok=True)
+    features = _open(output, hubert, renderer)
+    fingerprints = manifest.features | features.fingerprints
+    _begin(output, manifest, fingerprints)
+    number = 0
+    with tqdm(total=len(clips), unit="clip", desc="features") as bar:
+        for name, count in manifest.shards.items():
+            if not (output / "shards" / name).is_file():
+                new = [_encoded(clips[i], features) for i in range(number, number + count)]
+                records.write_shard(output / "shards" / name, new)
+            number += count
+            bar.update(count)
+    if features.silence is not None:
+        records.write_silence(output, features.silence)
+    elif HUBERT in manifest.features:
+        shutil.copyfile(source / "silence.npy", output / "silence.npy")
+    for name in ("report.json", "report.html", "list.tsv"):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, output / name)
+    return records.write_index(
+        output,
+        clips.clips,
+        manifest.shards,
+        image_size=manifest.image_size,
+        features=fingerprints,
+        kind=manifest.kind,
+        made_by=__version__,
+    )
+
+
+def _open(output: pathlib.Path, hubert: str | None, renderer: str | None) -> FrozenFeatures:
+    if hubert == untrained.UNTRAINED:
+        hubert = untrained.make_hubert(output / "bundles" / "hubert")
+    if renderer == untrained.UNTRAINED:
+        renderer = untrained.make_renderer(output / "bundles" / "renderer")
+    return FrozenFeatures(hubert, renderer)
+
+
+def _begin(output: pathlib.Path, manifest: Manifest, fingerprints: dict[str, str]) -> None:
+    """Notes what the output is made of, or compares it with what was begun there."""
+    note = output / "features.txt"
+    about = "".join(f"{name}\t{value}\n" for name, value in {"clips": manifest.clips_sha256, **fingerprints}.items())
+    if not note.is_file():
+        temporary = note.with_name(f".{note.name}.partial")
+        temporary.write_text(about)
+        os.replace(temporary, note)
+    elif note.read_text() != about:
+        raise UserError(f"{output} was begun with other records or bundles: give the same ones or another folder")
+
+
+def _encoded(clip: Clip, features: FrozenFeatures) -> bytes:
+    """The clip with its new features."""
+    replaced = {name for network in features.fingerprints for name in FIELDS[network]}
+    arrays = {name: clip[name] for name in clip.names if name not in replaced}
+    samples = arrays["samples"].astype(np.float32) / 32767
+    (more,) = features.of(CutVideo([Piece(clip.info, 0, arrays, b"")], [], samples))
+    return records.encode_clip(clip.info, arrays | more)
