@@ -25,6 +25,8 @@ flags.DEFINE_enum("layout", "folder", ["folder", "hdtf", "mead"], "How the folde
 flags.DEFINE_string("list", None, "Table (tabs; file, person, split) of the videos to take, instead of all.")
 flags.DEFINE_string("hubert", None, "Bundle of the speech network, or untrained; without it no speech features.")
 flags.DEFINE_string("renderer", None, "Bundle of the renderer, or untrained; without it no keypoints and poses.")
+flags.DEFINE_string("sync_expert", None, "Bundle of a sync expert; clips it finds out of sync are left out.")
+flags.DEFINE_integer("max_offset", 1, "Frames that sound and picture may be apart, with --sync_expert.")
 flags.DEFINE_integer("size", 256, "Side of the crops in pixels.")
 flags.DEFINE_float("min_seconds", 1.0, "Shorter clips are left out.")
 flags.DEFINE_float("max_seconds", 10.0, "Longer ones are divided.")
@@ -54,6 +56,8 @@ def main() -> None:
         "listing": FLAGS.list,
         "hubert": FLAGS.hubert,
         "renderer": FLAGS.renderer,
+        "sync_expert": FLAGS.sync_expert,
+        "max_offset": FLAGS.max_offset,
         "shard": (index, count),
         "cut": {name: FLAGS[name].value for name in ("size", "min_seconds", "max_seconds", "min_face_px")},
         **({} if FLAGS.workers is None else {"workers": FLAGS.workers}),

@@ -23,7 +23,8 @@ ALLOWED: dict[str, set[str]] = {
     "render": {"types", "nn"},
     "losses": {"types", "nn", "motion"},  # the sync expert's audio half is Audio2Exp's encoder
     "animate": {"types", "nn", "motion", "render"},
-    "data": {"types", "config", "media", "faces", "features", "render", "weights", "parallel", "nn"},
+    # of losses: what a sync expert sees and hears, and the expert that finds clips out of sync
+    "data": {"types", "config", "media", "faces", "features", "render", "losses", "weights", "parallel", "nn"},
     "train": {
         "types",
         "config",

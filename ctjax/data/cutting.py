@@ -149,19 +149,20 @@ def _spans(seen: Sequence[_Seen], config: CutConfig) -> tuple[list[range], list[
     for (fault, _), run in itertools.groupby(range(len(seen)), key=lambda i: (seen[i].fault, shot[i])):
         frames = list(run)
         if fault:
-            drops.append(_drop(frames[0], len(frames), fault))
+            drops.append(drop(frames[0], len(frames), fault))
             continue
         parts = max(1, -(-len(frames) // config.max_frames))
         edges = np.linspace(frames[0], frames[-1] + 1, parts + 1).astype(int)
         for start, stop in itertools.pairwise(edges):
             if stop - start < config.min_frames:
-                drops.append(_drop(start, stop - start, "too short"))
+                drops.append(drop(start, stop - start, "too short"))
             else:
                 spans.append(range(start, stop))
     return spans, drops
 
 
-def _drop(start: int, frames: int, reason: str) -> Drop:
+def drop(start: int, frames: int, reason: str) -> Drop:
+    """Of `frames` frames from frame `start` on."""
     return Drop(round(start / FPS, 2), round(frames / FPS, 2), reason)
 
 
@@ -182,7 +183,7 @@ def _boxes(seen: Sequence[_Seen], spans: Sequence[range], config: CutConfig) -> 
             middle = span.start + len(span) // 2
             waiting[:0] = [range(span.start, middle), range(middle, span.stop)]
         else:
-            drops.append(_drop(span.start, len(span), "face leaves the crop"))
+            drops.append(drop(span.start, len(span), "face leaves the crop"))
     return boxes, drops
 
 

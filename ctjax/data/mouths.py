@@ -6,7 +6,7 @@ frames' bytes, and a small set can stay in memory.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,8 +15,8 @@ from ctjax.data.records import FPS, Clip
 from ctjax.faces.mouth import mouth_boxes
 from ctjax.features.mel import SYNC_STEPS, melspectrogram
 from ctjax.features.windows import frame_windows, sync_mel_starts
+from ctjax.losses.sync_expert import Sound
 
-Sound = Literal["hubert", "mel"]
 MARGIN = 1.3  # side of a picture, in sides of the mouth's box
 FULL_SCALE = np.float32(32768)
 

@@ -25,23 +25,26 @@ import numpy as np
 from tqdm import tqdm
 
 from ctjax import __version__, config
-from ctjax.data import footage, prepare_report, records, untrained
+from ctjax.data import cutting, footage, prepare_report, records, untrained
 from ctjax.data.cutting import CutConfig, CutVideo, cut_video
 from ctjax.data.footage import Video
 from ctjax.data.frozen_features import FrozenFeatures
-from ctjax.data.records import ClipInfo
+from ctjax.data.records import HUBERT, Clip, ClipInfo
+from ctjax.data.sync_offset import SyncGate
 from ctjax.data.synthetic import clips as synthetic_clips
 from ctjax.types import UserError
 
 CLIPS_PER_SHARD = 64
 CRASHED = "reading it crashed the process"
+OUT_OF_SYNC = "out of sync"
 
 
 @dataclass(frozen=True)
 class PrepareConfig:
     """source: folder of videos; or synthetic: a number of clips of synthetic speakers, drawn from `seed`. output:
     folder of the records. layout, listing: see `footage.find`. hubert, renderer:
-    bundles whose features to add, or "untrained". shard: (i, n), the i-th of n hosts, counting from 0. workers:
+    bundles whose features to add, or "untrained". sync_expert: a bundle that says which clips are out of sync by more
+    than `max_offset` frames; they are left out. shard: (i, n), the i-th of n hosts, counting from 0. workers:
     processes that read videos; 0 reads in this one."""
 
     source: str | None
@@ -52,6 +55,8 @@ class PrepareConfig:
     listing: str | None = None
     hubert: str | None = None
     renderer: str | None = None
+    sync_expert: str | None = None
+    max_offset: int = 1
     cut: CutConfig = field(default_factory=CutConfig)
     shard: tuple[int, int] = (0, 1)
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -60,6 +65,8 @@ class PrepareConfig:
         index, count = self.shard
         if not 0 <= index < count:
             raise ValueError(f"shard {index}/{count}: the first number counts from 0 to {count - 1}")
+        if self.max_offset < 0:
+            raise ValueError(f"max_offset is a number of frames, not {self.max_offset}")
         if bool(self.source) == bool(self.synthetic) or self.synthetic < 0:
             raise ValueError("give either source, a folder of videos, or synthetic, a number of clips above 0")
 
@@ -75,7 +82,8 @@ def prepare(settings: PrepareConfig) -> prepare_report.Summary | None:
         videos = footage.find(settings.source, settings.layout, settings.listing)
     output = pathlib.Path(settings.output)
     features = _features(output, settings)
-    _begin(output, settings, videos, features)
+    gate = _gate(settings, features)
+    _begin(output, settings, videos, features, gate)
     if (output / "manifest.json").is_file():
         print(f"{output} is complete already; remove it, or give another folder, to prepare again")
         return prepare_report.read(output)
@@ -87,7 +95,7 @@ def prepare(settings: PrepareConfig) -> prepare_report.Summary | None:
     bar = tqdm(total=len(mine), initial=len(mine) - len(waiting), unit="video", desc="prepare")
     with bar:
         for video, result in _cut_all(settings, waiting):
-            _write_video(work, video, result, features)
+            _write_video(work, video, result, features, gate)
             bar.update()
     _pack(output, work, mine, f"{index:04d}-of-{count:04d}")
     return _finish(output, settings, features, count)
@@ -103,11 +111,29 @@ def _features(output: pathlib.Path, settings: PrepareConfig) -> FrozenFeatures:
     return FrozenFeatures(hubert, renderer)
 
 
-def _begin(output: pathlib.Path, settings: PrepareConfig, videos: Sequence[Video], features: FrozenFeatures) -> None:
+def _gate(settings: PrepareConfig, features: FrozenFeatures) -> SyncGate | None:
+    """The expert that finds clips out of sync, if there is to be one."""
+    if not settings.sync_expert:
+        return None
+    gate = SyncGate(settings.sync_expert, settings.max_offset)
+    wanted, found = gate.made_with.get(HUBERT), features.fingerprints.get(HUBERT)
+    if gate.expert.hears == HUBERT and (found is None or wanted not in (None, found)):
+        raise UserError(f"{settings.sync_expert}: this expert hears HuBERT: give the --hubert it was trained with")
+    return gate
+
+
+def _begin(
+    output: pathlib.Path,
+    settings: PrepareConfig,
+    videos: Sequence[Video],
+    features: FrozenFeatures,
+    gate: SyncGate | None,
+) -> None:
     """Writes what the set is made with, or compares it with what was begun there."""
     about = {
         "cut": config.to_mapping(settings.cut),
         "features": features.fingerprints,
+        "sync": [gate.fingerprint, settings.max_offset] if gate else [],
         "hosts": settings.shard[1],
         "videos": hashlib.sha256(json.dumps(videos).encode()).hexdigest(),
         "schema": records.SCHEMA,
@@ -195,18 +221,26 @@ def _done_file(work: pathlib.Path, video: Video) -> pathlib.Path:
     return work / f"{hashlib.sha256(video.file.encode()).hexdigest()[:24]}.done"
 
 
-def _write_video(work: pathlib.Path, video: Video, result: CutVideo | str, features: FrozenFeatures) -> None:
+def _write_video(
+    work: pathlib.Path, video: Video, result: CutVideo | str, features: FrozenFeatures, gate: SyncGate | None
+) -> None:
     """Leaves the video's clips in one file, complete under its name or not there."""
-    about: dict[str, Any] = {"video": video.file, "reason": "", "drops": [], "clips": []}
+    about: dict[str, Any] = {"video": video.file, "reason": "", "drops": [], "clips": [], "offsets": {}}
     arrays: dict[str, np.ndarray] = {}
     if isinstance(result, str):
         about["reason"] = result
     else:
         about["drops"] = [drop._asdict() for drop in result.drops]
-        for number, (piece, more) in enumerate(zip(result.pieces, features.of(result), strict=True)):
+        for piece, more in zip(result.pieces, features.of(result), strict=True):
+            record = records.encode_clip(piece.info, {**piece.arrays, **more})
+            if gate and (offset := gate.offset(Clip(record))):
+                about["offsets"][piece.info.id] = offset._asdict()
+                if gate.out_of_sync(offset):
+                    about["drops"].append(cutting.drop(piece.start, piece.info.frames, OUT_OF_SYNC)._asdict())
+                    continue
+            number = len(about["clips"])
             about["clips"].append(config.to_mapping(piece.info))
             arrays[f"thumbnails_{number}"] = np.frombuffer(piece.thumbnails, np.uint8)
-            record = records.encode_clip(piece.info, {**piece.arrays, **more})
             arrays[f"record_{number}"] = np.frombuffer(record, np.uint8)
     target = _done_file(work, video)
     temporary = target.with_suffix(".partial")

@@ -22,8 +22,8 @@ figcaption {{ font-size: 12px; color: #555 }} figure {{ padding-left: 6px }}
 </style>
 <h1>Prepared clips</h1>
 <p>{summary}</p>
-<h2>Left out</h2><table><tr><th>why</th><th>seconds</th><th>pieces</th></tr>{reasons}</table>
-<h2>Videos that gave nothing</h2><table>{nothing}</table>
+<h2>Left out</h2>{reasons}
+<h2>Videos that gave nothing</h2>{nothing}
 <h2>Clips</h2><p>Green train, blue val, orange test.</p><div class="clips">{clips}</div></html>
 """
 
@@ -52,6 +52,7 @@ class Summary(NamedTuple):
 
 def write(output: pathlib.Path, videos: Sequence[dict[str, Any]]) -> Summary:
     """Writes report.json and report.html from what was noted of each video, and returns the totals."""
+    videos = [{"offsets": {}, **video} for video in videos]
     clips = [clip for video in videos for clip in video["clips"]]
     dropped: dict[str, float] = defaultdict(float)
     pieces: Counter[str] = Counter()
@@ -69,7 +70,7 @@ def write(output: pathlib.Path, videos: Sequence[dict[str, Any]]) -> Summary:
         dropped_s={reason: round(seconds, 2) for reason, seconds in sorted(dropped.items(), key=lambda item: -item[1])},
         nothing=nothing,
     )
-    details = [{"video": v["video"], "clips": v["clips"], "drops": v["drops"], "reason": v["reason"]} for v in videos]
+    details = [{name: v[name] for name in ("video", "clips", "drops", "reason", "offsets")} for v in videos]
     _write_whole(output / "report.json", json.dumps({**summary._asdict(), "details": details}, indent=1))
     _write_whole(output / "report.html", _page(summary, videos, pieces))
     return summary
@@ -89,24 +90,32 @@ def _usual_reason(video: dict[str, Any]) -> str:
 
 
 def _page(summary: Summary, videos: Sequence[dict[str, Any]], pieces: Counter[str]) -> str:
-    reasons = "".join(
-        f"<tr><td>{html.escape(reason)}</td><td>{seconds:.1f}</td><td>{pieces[reason]}</td></tr>"
-        for reason, seconds in summary.dropped_s.items()
-    )
-    nothing = "".join(
-        f"<tr><td>{html.escape(video)}</td><td>{html.escape(reason)}</td></tr>"
-        for video, reason in summary.nothing.items()
-    )
+    reasons = [(reason, f"{seconds:.1f}", str(pieces[reason])) for reason, seconds in summary.dropped_s.items()]
     figures = []
     for video in videos:
         for clip, thumbnails in zip(video["clips"], video["thumbnails"], strict=True):
-            caption = html.escape(f"{clip['id']} ({clip['person']}), {clip['frames'] / FPS:.1f} s")
+            offset = video["offsets"].get(clip["id"])
+            measured = f", sound {offset['frames']:+d} frames" if offset else ""
+            caption = html.escape(f"{clip['id']} ({clip['person']}), {clip['frames'] / FPS:.1f} s{measured}")
             figures.append(
                 f'<figure class="{clip["split"]}"><img alt="" src="data:image/jpeg;base64,{thumbnails}">'
                 f"<figcaption>{caption}</figcaption></figure>"
             )
     head = html.escape(str(summary).splitlines()[0])
-    return _PAGE.format(summary=head, reasons=reasons, nothing=nothing, clips="".join(figures))
+    return _PAGE.format(
+        summary=head,
+        reasons=_table(("why", "seconds", "pieces"), reasons),
+        nothing=_table(("video", "why"), list(summary.nothing.items())),
+        clips="".join(figures),
+    )
+
+
+def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return "<p>None.</p>"
+    head = "".join(f"<th>{name}</th>" for name in heading)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def _write_whole(path: pathlib.Path, text: str) -> None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import grain
 import numpy as np
 
-from ctjax.data.mouths import Mouths, Sound, read_mouths, read_sound, sound_windows
+from ctjax.data.mouths import Mouths, read_mouths, read_sound, sound_windows
 from ctjax.data.records import FIELDS, HUBERT, RENDERER, SAMPLES_PER_FRAME, Clip, RecordSet
 from ctjax.faces.mouth import lower_face_boxes, mouth_boxes
+from ctjax.losses.sync_expert import Sound
 from ctjax.types import UserError
 
 Example = dict[str, np.ndarray]

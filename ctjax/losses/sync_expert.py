@@ -25,6 +25,7 @@ GROUPS = 8
 INITIAL_SCALE = 10.0  # CLIP's and SigLIP's starting point: the logits of a similarity of 1
 MAX_SCALE = 100.0
 NORM_FLOOR = 1e-8  # eq. 5's epsilon
+Sound = Literal["hubert", "mel"]
 MEL_MAX_ABS = 4.0  # of `ctjax.features.mel`, which this package does not import
 
 
@@ -52,7 +53,7 @@ class SyncExpertConfig:
     mel: MelTowerConfig | None = None
 
     @property
-    def hears(self) -> Literal["hubert", "mel"]:
+    def hears(self) -> Sound:
         return "mel" if self.mel else "hubert"
 
     @property

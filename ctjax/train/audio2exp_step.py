@@ -31,7 +31,7 @@ from ctjax.losses.total import Audio2ExpWeights
 from ctjax.motion.alpha import Ramp
 from ctjax.motion.audio2exp import Audio2ExpConfig
 from ctjax.motion.keypoints import transform_keypoints
-from ctjax.train import audio2exp_show, experts, optim, state, sync_report
+from ctjax.train import audio2exp_show, optim, state, sync_report
 from ctjax.train import frozen as frozen_networks
 from ctjax.train.frozen import Compute
 from ctjax.train.loop import LoopConfig, MediaFolder
@@ -103,7 +103,7 @@ class Audio2ExpTask:
         self.optimizer = optim.build(config.optimizer)
         self.records = RecordSet(config.records)
         renderer = frozen_networks.open_renderer(config.renderer, config.compute)
-        self.expert, expert = experts.open_expert(config.expert.bundle, config.compute)
+        self.expert, expert = frozen_networks.open_expert(config.expert.bundle, config.compute)
         self._check_expert(expert)
         self.records.require(hubert=expert.provenance.get("hubert"), renderer=renderer.fingerprint)
         self.renderer = renderer.network

@@ -11,6 +11,7 @@ import numpy as np
 
 from ctjax import config, weights
 from ctjax.losses import vgg19
+from ctjax.losses.experts import KINDS, Expert
 from ctjax.losses.sync_expert import SyncExpert, SyncExpertConfig
 from ctjax.losses.vgg19 import Vgg19Config
 from ctjax.motion.audio2exp import Audio2Exp, Audio2ExpConfig
@@ -31,22 +32,29 @@ class Frozen(NamedTuple):
 
 def open_renderer(path: str | pathlib.Path, compute: Compute = "float32") -> Frozen:
     """The renderer of a `facevid2vid` bundle."""
-    return open_bundle(path, "facevid2vid", RendererConfig, Renderer, compute)
+    return _open(path, "facevid2vid", RendererConfig, Renderer, compute)
 
 
 def open_audio2exp(path: str | pathlib.Path, compute: Compute = "float32") -> Frozen:
     """Audio2Exp, with its audio encoder."""
-    return open_bundle(path, "audio2exp", Audio2ExpConfig, Audio2Exp, compute)
+    return _open(path, "audio2exp", Audio2ExpConfig, Audio2Exp, compute)
 
 
 def open_sync_expert(path: str | pathlib.Path, compute: Compute = "float32") -> Frozen:
     """Our own sync expert."""
-    return open_bundle(path, "sync_expert", SyncExpertConfig, SyncExpert, compute)
+    return _open(path, "sync_expert", SyncExpertConfig, SyncExpert, compute)
+
+
+def open_expert(path: str | pathlib.Path, compute: Compute = "float32") -> tuple[Expert, Frozen]:
+    """A sync expert, our own or Wav2Lip's, and its opened bundle."""
+    name = weights.read_manifest(path, tuple(KINDS))["network"]
+    opened = _open(path, name, KINDS[name].config, KINDS[name].network, compute)
+    return KINDS[name].expert(opened.network), opened
 
 
 def open_vgg19(path: str | pathlib.Path, compute: Compute = "float32") -> Frozen:
     """VGG-19's feature stack."""
-    return open_bundle(path, "vgg19", Vgg19Config, vgg19.network, compute)
+    return _open(path, "vgg19", Vgg19Config, vgg19.network, compute)
 
 
 def fingerprint(path: str | pathlib.Path) -> str:
@@ -60,8 +68,7 @@ def cast(params: Params, compute: Compute) -> Params:
     return jax.tree.map(lambda x: np.asarray(x).astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
 
 
-def open_bundle(path: str | pathlib.Path, name: str, config_type: type, build: Any, compute: Compute) -> Frozen:
-    """The network `name` that `build(config)` makes."""
+def _open(path: str | pathlib.Path, name: str, config_type: type, build: Any, compute: Compute) -> Frozen:
     manifest = weights.read_manifest(path, name)
     network = build(config.from_mapping(config_type, manifest["config"]))
     bundle = weights.open_bundle(path, network=name, abstract=network.abstract)

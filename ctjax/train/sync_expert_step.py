@@ -19,12 +19,11 @@ import numpy as np
 
 from ctjax import animate, parallel, weights
 from ctjax.data import pipeline, transforms
-from ctjax.data.mouths import Sound
 from ctjax.data.pipeline import ReadingConfig
 from ctjax.data.records import FIELDS, HELD_OUT, HUBERT, RENDERER, RecordSet
 from ctjax.losses import sync_expert
 from ctjax.losses.mouth import crop_boxes
-from ctjax.losses.sync_expert import SyncExpert, SyncExpertConfig
+from ctjax.losses.sync_expert import Sound, SyncExpert, SyncExpertConfig
 from ctjax.motion.keypoints import transform_keypoints
 from ctjax.train import frozen as frozen_networks
 from ctjax.train import optim, state, sync_report

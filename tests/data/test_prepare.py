@@ -1,11 +1,13 @@
 """Preparing footage: what is kept, what is dropped and why, and that a kill loses nothing and doubles nothing."""
 
+import dataclasses
 import json
 import os
 import pathlib
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from ctjax.data.cutting import CutConfig
 from ctjax.data.footage import Video
 from ctjax.data.prepare import PrepareConfig
 from ctjax.data.records import RecordSet
+from ctjax.data.sync_offset import Offset, SyncGate
 from ctjax.types import UserError
 
 HERE = pathlib.Path(__file__).parent
@@ -136,6 +139,36 @@ def test_pictures_without_sound_at_the_end_are_left_out(prepared):
     clips = of(prepared, "ends_early_1.mp4")
     assert sum(clip.info.frames for clip in clips) in (19, 20, 21)
     assert prepared[1].dropped_s["no sound"] == pytest.approx(0.8, abs=0.1)
+
+
+def test_clips_out_of_sync_are_left_out_and_listed(videos, tmp_path, monkeypatch):
+    """Stands in for a trained expert: it finds anna's sound three frames late, and bert's perhaps."""
+
+    class Gate:
+        fingerprint, made_with, expert = "expert", {}, SimpleNamespace(hears="mel")
+        out_of_sync = SyncGate.out_of_sync
+        _limit = 1
+
+        def __init__(self, bundle, limit):
+            assert (bundle, limit) == ("expert", 1)
+
+        def offset(self, clip):
+            assert clip.images([0]).shape == (1, 64, 64, 3)
+            return {"anna": Offset(3, 9.0), "bert": Offset(3, 1.0)}.get(clip.info.person)
+
+    monkeypatch.setattr(prepare, "SyncGate", Gate)
+    chosen = tmp_path / "list.tsv"
+    rows = [f"{file}\t{person}\ttrain" for file, person in (("anna/good.mp4", "anna"), ("bert_1.mp4", "bert"))]
+    chosen.write_text("\n".join(["file\tperson\tsplit", *rows]) + "\n")
+    gated = settings(videos, tmp_path / "out", listing=str(chosen), sync_expert="expert")
+    summary = prepare.prepare(gated)
+    assert summary.clips == 1 and summary.dropped_s == {"out of sync": 3.0}
+    assert summary.nothing == {"anna/good.mp4": "out of sync"}
+    details = json.loads((tmp_path / "out" / "report.json").read_text())["details"]
+    assert details[0]["offsets"]["anna/good.mp4@0.00"] == {"frames": 3, "sure": 9.0}
+    assert "sound +3 frames" in (tmp_path / "out" / "report.html").read_text()
+    with pytest.raises(UserError, match=r"begun with other settings \(sync\)"):
+        prepare.prepare(dataclasses.replace(gated, sync_expert=None))
 
 
 def everything(output):

@@ -1,22 +1,19 @@
-"""Sync experts as Audio2Exp's training asks them, whichever they are: our own, on HuBERT or on mel, or Wav2Lip's."""
+"""Sync experts behind one interface, whichever they are: our own, on HuBERT or on mel, or Wav2Lip's."""
 
 from __future__ import annotations
 
-import pathlib
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from ctjax import weights
-from ctjax.data.mouths import Sound
 from ctjax.losses import lip_sync, wav2lip_syncnet
 from ctjax.losses.lip_sync import SyncForm
 from ctjax.losses.mouth import crop_boxes
-from ctjax.losses.sync_expert import SyncExpert
+from ctjax.losses.sync_expert import Sound, SyncExpert, SyncExpertConfig
 from ctjax.losses.wav2lip_syncnet import Wav2LipSyncNetConfig
-from ctjax.train import frozen
-from ctjax.train.frozen import Compute, Frozen
+
+Boxes = Literal["boxes", "lower_faces"]
 
 
 class Expert(Protocol):
@@ -24,7 +21,7 @@ class Expert(Protocol):
 
     frames: int
     hears: Sound
-    looks_at: Literal["boxes", "lower_faces"]
+    looks_at: Boxes
 
     def cut(self, images_01: jax.Array, boxes: jax.Array) -> jax.Array:
         """Its part of the pictures "m h w 3" at boxes "m 4", differentiably."""
@@ -43,7 +40,7 @@ class OwnExpert:
     def __init__(self, network: SyncExpert):
         self.network = network
         self.frames, self.hears = network.config.frames, network.config.hears
-        self.looks_at: Literal["boxes", "lower_faces"] = "boxes"
+        self.looks_at: Boxes = "boxes"
         self.embed_mouths, self.embed_sound = network.embed_mouths, network.embed_sound
 
     def cut(self, images_01: jax.Array, boxes: jax.Array) -> jax.Array:
@@ -62,10 +59,10 @@ class Wav2LipExpert:
         self.network = network
         self.frames: int = wav2lip_syncnet.FRAMES
         self.hears: Sound = "mel"
-        self.looks_at: Literal["boxes", "lower_faces"] = "lower_faces"
+        self.looks_at: Boxes = "lower_faces"
 
     def cut(self, images_01: jax.Array, boxes: jax.Array) -> jax.Array:
-        # a lower half is twice as wide as high; cut square, then every other line's mean
+        # a lower half is twice as wide as high: cut square, then pairs of lines are averaged
         square = crop_boxes(images_01, boxes, wav2lip_syncnet.FACE_WIDTH)
         return (square[:, ::2] + square[:, 1::2]) / 2
 
@@ -79,11 +76,15 @@ class Wav2LipExpert:
         return lip_sync.cosine_loss(cosine) if form == "cosine" else lip_sync.bce_of_cosine(cosine)
 
 
-def open_expert(path: str | pathlib.Path, compute: Compute = "float32") -> tuple[Expert, Frozen]:
-    """The expert of a `sync_expert` or a `wav2lip_syncnet` bundle, and the opened bundle."""
-    name = weights.read_manifest(path, ("sync_expert", "wav2lip_syncnet"))["network"]
-    if name == "sync_expert":
-        opened = frozen.open_sync_expert(path, compute)
-        return OwnExpert(opened.network), opened
-    opened = frozen.open_bundle(path, name, Wav2LipSyncNetConfig, wav2lip_syncnet.network, compute)
-    return Wav2LipExpert(opened.network), opened
+class Kind(NamedTuple):
+    """config: the dataclass of a bundle's config. network: what it makes. expert: the interface to that."""
+
+    config: type
+    network: Any
+    expert: Any
+
+
+KINDS = {
+    "sync_expert": Kind(SyncExpertConfig, SyncExpert, OwnExpert),
+    "wav2lip_syncnet": Kind(Wav2LipSyncNetConfig, wav2lip_syncnet.network, Wav2LipExpert),
+}
