@@ -33,8 +33,8 @@ _LEVELS = 1024  # of the tables of light
 class Gesture(NamedTuple):
     """Everything that moves besides the mouth. Angles in degrees as in `ctjax.motion.head_pose` with y down and z
     towards the viewer: yaw above 0 turns the nose to the right of the picture, pitch above 0 lifts it, roll above 0
-    tilts the head clockwise. shift_x (right), shift_y (up): of the picture's side; blink 0 open to 1 shut; gaze -1..1 (right,
-    up); brows -1 lowered to 1 raised."""
+    tilts the head clockwise. shift_x (right), shift_y (up): of the picture's side; blink 0 open to 1 shut; gaze
+    -1..1 (right, up); brows -1 lowered to 1 raised."""
 
     yaw_deg: float = 0.0
     pitch_deg: float = 0.0

@@ -68,7 +68,7 @@ def body_parts(person: Identity, detail: float) -> list[Part]:
     skin = np.array(person.skin)[:, None, None] * np.stack([shadow**0.8, shadow, shadow])
     neck = from_grids(points, normals, skin, np.full(angle.shape, 0.04))
     clothes = np.array(person.clothes)
-    shoulders = ball((0, -1.98, -0.18), (1.42, 0.78, 0.62), clothes, 0.03, detail)
+    shoulders = ball((0, -1.98, -0.18), (1.42, 0.78, 0.62), clothes, 0.03, 1.5 * detail, lowest=-0.1)
     y = shoulders.points[1]
     dark = 1 - 0.35 * bump(shoulders.points[0], y, 0, -1.2, 0.6, 0.18)
     if person.stripes:

@@ -16,9 +16,10 @@ class Part(NamedTuple):
     gloss: np.ndarray
 
 
-def ball(centre, radii, colour, gloss: float, detail: float) -> Part:
-    """The front of an ellipsoid."""
-    a, e = np.meshgrid(np.linspace(-2.2, 2.2, round(420 * detail)), np.linspace(-1.5, 1.5, round(300 * detail)))
+def ball(centre, radii, colour, gloss: float, detail: float, lowest: float = -1.5) -> Part:
+    """The front of an ellipsoid, from the elevation `lowest` (radians) up."""
+    elevations = np.linspace(lowest, 1.5, round((1.5 - lowest) * 100 * detail))
+    a, e = np.meshgrid(np.linspace(-2.2, 2.2, round(420 * detail)), elevations)
     directions = np.stack([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)])
     radii, centre = (np.array(v)[:, None, None] for v in (radii, centre))
     normals = directions / radii

@@ -1,4 +1,4 @@
-"""Sentences for synthetic speakers: templates filled with words, in three languages, and a pool kept for held-out ones."""
+"""Sentences for synthetic speakers: templates filled with words, in three languages, some kept for held-out speakers."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ def _split(text: str) -> tuple[str, ...]:
 
 _ENGLISH = _Grammar(
     _split(
-        "The {adj} {noun} {verb} {place} | My {person} bought a {adj} {noun} {time} | Please bring me the {noun} {place} |"
-        "Have you ever seen a {adj} {noun} {place}? | {time} we {act} and {act} | Nobody knows why the {noun} {verb} |"
+        "The {adj} {noun} {verb} {place} | My {person} bought a {adj} {noun} {time} | "
+        "Please bring me the {noun} {place} |"
+        "Have you ever seen a {adj} {noun} {place}? | {time} we {act} and {act} | "
+        "Nobody knows why the {noun} {verb} |"
         "Maybe my {person} will {act} {time} | I would rather {act} than {act} |"
-        "Every {noun} {verb} when the {noun} {verb} | What a {adj} {noun}! | Yes, of course, my {person} and I {act} {time} |"
+        "Every {noun} {verb} when the {noun} {verb} | What a {adj} {noun}! | "
+        "Yes, of course, my {person} and I {act} {time} |"
         "Five {adj} boats and seven {adj} moons {place}"
     ),
     {
@@ -35,8 +38,10 @@ _ENGLISH = _Grammar(
             "mysterious | beautiful | perfect | foggy | velvet | broken | soft | bright"
         ),
         "noun": _split(
-            "boat | mountain | piano | window | farmer | market | apple | bicycle | river | moon | balloon | elephant | "
-            "library | umbrella | camera | garden | violin | table | lemon | island | teapot | pumpkin | planet | bridge | "
+            "boat | mountain | piano | window | farmer | market | apple | bicycle | river | moon | "
+            "balloon | elephant | "
+            "library | umbrella | camera | garden | violin | table | lemon | island | teapot | pumpkin | "
+            "planet | bridge | "
             "puppy | computer | village | train | feather | volcano | mirror | orange"
         ),
         "verb": _split(
@@ -69,10 +74,12 @@ _FRENCH = _Grammar(
     ),
     {
         "noun_m": _split(
-            "bateau | papillon | piano | fromage | jardin | voisin | bonbon | manteau | boulanger | oiseau | moulin | parapluie"
+            "bateau | papillon | piano | fromage | jardin | voisin | bonbon | manteau | boulanger | "
+            "oiseau | moulin | parapluie"
         ),
         "noun_f": _split(
-            "maison | fenêtre | pomme | voiture | montagne | lumière | fleur | bibliothèque | chanson | boîte | plage | lune"
+            "maison | fenêtre | pomme | voiture | montagne | lumière | fleur | bibliothèque | chanson | "
+            "boîte | plage | lune"
         ),
         "verb": _split(
             "bouge doucement | a disparu | s'ouvre lentement | brille encore | me fait rire | part bientôt | chante"
@@ -91,7 +98,8 @@ _FRENCH = _Grammar(
 )
 _MANDARIN = _Grammar(
     _split(
-        "{who}{time}{act} | {time}{who}和{who}一起{act} | {who}为什么不{act}？ | {who}很喜欢{thing} | 请给{who}一个{thing} |"
+        "{who}{time}{act} | {time}{who}和{who}一起{act} | {who}为什么不{act}？ | {who}很喜欢{thing} | "
+        "请给{who}一个{thing} |"
         "{place}有很多{thing} | {who}在{place}{act} | 你见过{place}的{thing}吗？ | 先{act}，然后{act}"
     ),
     {
