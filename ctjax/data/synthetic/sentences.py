@@ -1,4 +1,4 @@
-"""Sentences for synthetic speakers: templates filled with words, in three languages, some kept for held-out speakers."""
+"""Sentences for synthetic speakers: templates with words, in three languages, and some kept for held-out speakers."""
 
 from __future__ import annotations
 
