@@ -299,7 +299,12 @@ def _read_params(folder: pathlib.Path, storage: str, tensors: Mapping[str, _Tens
 def _checkpointer() -> Any:
     import orbax.checkpoint as ocp  # imported here because it takes seconds that reading a manifest need not spend
 
-    return ocp.StandardCheckpointer()
+    # A bundle is one process's business: without this Orbax would wait for the others, which are not here.
+    here = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"bundle_{here}"
+    )
+    return ocp.StandardCheckpointer(multiprocessing_options=alone)
 
 
 def _string_keys(tree: Mapping[Any, Any]) -> dict[str, Any]:

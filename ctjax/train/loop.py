@@ -9,6 +9,7 @@ import json
 import logging
 import pathlib
 import signal
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -221,6 +222,7 @@ class _Trainer:
         config, step = self.config, start
         before: tuple[int, Batch, jax.Array, dict[str, Any]] | None = None
         bar = tqdm(total=config.steps, initial=start, unit="step", disable=not parallel.is_main_process())
+        bar.set_description("compiling")
         with _StopRequest() as stop, bar:
             if start == 0:
                 self._look(state, 0)
@@ -243,6 +245,7 @@ class _Trainer:
                     self._log(step, bar)
                 if not stopping:
                     self._look(state, step)
+                bar.set_description("training", refresh=False)
                 bar.update()
                 if stopping:
                     break
@@ -275,6 +278,9 @@ class _Trainer:
             figures = self.task.evaluate(state, self.frozen, self._held_out())
             if figures:
                 self.record.write(step, {f"held_out/{name}": value for name, value in figures.items()})
+                if parallel.is_main_process():
+                    shown = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+                    tqdm.write(f"step {step}, held out: {shown}", file=sys.stderr)
         if drawing and (batch := next(iter(self._held_out()), None)) is not None:
 
             def path(name: str, suffix: str) -> pathlib.Path:

@@ -1,15 +1,19 @@
 """Training Audio2Exp through tiny frozen networks: what moves, what must not, and what is written down."""
 
 import dataclasses
+import json
+import os
 import pathlib
+import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import portpicker
 import pytest
 
-from ctjax import parallel, weights
+from ctjax import config, parallel, weights
 from ctjax.data.records import RecordsError
 from ctjax.data.transforms import PAIRINGS
 from ctjax.losses import vgg19, wav2lip_syncnet
@@ -22,9 +26,11 @@ from ctjax.render.renderer import Renderer
 from ctjax.train import frozen, loop, metrics
 from ctjax.train.audio2exp_step import Audio2ExpTask, Audio2ExpTraining, ExpertChoice
 from ctjax.train.optim import OptimizerConfig
+from ctjax.train.sync_expert_step import SyncExpertTraining
 from ctjax.types import UserError
 
 HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(HERE.parent / "data")]
 import drawn_params  # noqa: E402
 import tiny_renderer  # noqa: E402
@@ -211,13 +217,13 @@ def test_gradient_is_the_slope_and_remat_changes_nothing_and_bfloat16_little(wor
 @pytest.mark.parametrize("name", ["sync_expert", "wav2lip_syncnet"])
 def test_experts_that_hear_mel_teach_an_encoder_of_its_own(world, name, tmp_path):
     if name == "sync_expert":
-        config = SyncExpertConfig(frames=3, crop=16, widths=(8,), mel=MelTowerConfig(widths=(8, 8), embedding=16))
-        network, looks_at = SyncExpert(config), "boxes"
+        model = SyncExpertConfig(frames=3, crop=16, widths=(8,), mel=MelTowerConfig(widths=(8, 8), embedding=16))
+        network, looks_at = SyncExpert(model), "boxes"
     else:
-        config = Wav2LipSyncNetConfig((8,) * 5, (8,) * 5)
-        network, looks_at = wav2lip_syncnet.network(config), "lower_faces"
+        model = Wav2LipSyncNetConfig((8,) * 5, (8,) * 5)
+        network, looks_at = wav2lip_syncnet.network(model), "lower_faces"
     params = drawn_params.draw(network.abstract, 5)
-    weights.save_bundle(tmp_path / name, network=name, config=config, params=params)
+    weights.save_bundle(tmp_path / name, network=name, config=model, params=params)
     choice = {"expert": ExpertChoice(str(tmp_path / name), form="bce", unchecked=True), "frames": 5, "model": AUDIO}
     with pytest.raises(UserError, match=r"hears mel .* train a fresh one \(train_audio_encoder=True\)"):
         Audio2ExpTask(recipe(world, **choice))
@@ -257,7 +263,7 @@ def test_records_of_other_weights_are_refused(world, tmp_path):
 
 def test_the_other_choices_pixels_bce_and_going_on_with_the_encoder_trained_too(world, trained, tmp_path):
     run, _, _ = trained
-    config = recipe(
+    chosen = recipe(
         world,
         audio2exp=str(run / "export" / "audio2exp"),
         train_audio_encoder=True,
@@ -265,9 +271,61 @@ def test_the_other_choices_pixels_bce_and_going_on_with_the_encoder_trained_too(
         expert=ExpertChoice(str(world / "expert"), form="bce"),
         loop=loop.LoopConfig(steps=1, batch=8, evaluate_every=0, pictures_every=0),
     )
-    task = Audio2ExpTask(dataclasses.replace(config, optimizer=OptimizerConfig(lr=1e-2, ema=0.0)))
-    outcome = loop.run(task, config.loop, folder=tmp_path)
+    task = Audio2ExpTask(dataclasses.replace(chosen, optimizer=OptimizerConfig(lr=1e-2, ema=0.0)))
+    outcome = loop.run(task, chosen.loop, folder=tmp_path)
     start = frozen.open_audio2exp(run / "export" / "audio2exp").params
     moved = parallel.fetch(outcome.state["params"])
     for part in ("audio_encoder", "out_fc"):
         assert not jax.tree.all(jax.tree.map(np.array_equal, start[part], moved[part])), part
+
+
+LAYOUTS = {"one": (1, 1), "eight": (8, 1), "two_processes": (4, 2)}  # devices of each process, processes
+
+
+@pytest.fixture(scope="module")
+def runs(world, tmp_path_factory):
+    """Audio2Exp and a contrastive sync expert, two steps of the same batches each, on three layouts of CPU devices."""
+    folder = tmp_path_factory.mktemp("layouts")
+    settings = {"steps": 2, "batch": 8, "log_every": 1, "evaluate_every": 0, "pictures_every": 0}
+    expert = SyncExpertTraining(
+        records=(str(world / "records"),),
+        model=EXPERT,
+        windows=2,
+        gap=4,
+        candidates=3,
+        optimizer=OptimizerConfig(lr=1e-4),
+        loop=loop.LoopConfig(**settings),
+    )
+    audio2exp = recipe(world, vgg19=None, optimizer=OptimizerConfig(lr=1e-4), loop=loop.LoopConfig(**settings))
+    recipes = {name: config.to_mapping(value) for name, value in (("expert", expert), ("audio2exp", audio2exp))}
+    (folder / "recipes.json").write_text(json.dumps(recipes))
+    started = []
+    for name, (devices, processes) in LAYOUTS.items():
+        flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+        together = (f"127.0.0.1:{portpicker.pick_unused_port()}", processes) if processes > 1 else ()
+        for index in range(processes):
+            more = [str(x) for x in (*together, index)] if together else []
+            command = [
+                sys.executable,
+                str(HERE / "devices.py"),
+                str(folder / "recipes.json"),
+                str(folder / name),
+                *more,
+            ]
+            started.append(subprocess.Popen(command, env=environment, stdout=-1, stderr=subprocess.STDOUT, text=True))
+    for process in started:
+        output, _ = process.communicate(timeout=500)
+        assert process.returncode == 0, output[-4000:]
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["eight", "two_processes"])
+@pytest.mark.parametrize("name", ["expert", "audio2exp"])
+def test_the_same_losses_on_any_number_of_devices_and_processes(runs, name, layout):
+    one, other = (metrics.read(runs / which / name / "metrics.jsonl") for which in ("one", layout))
+    assert len(one) == len(other) == 2
+    for first, second in zip(one, other, strict=True):
+        names = [key for key in first if not key.startswith(("speed/", "time"))]
+        assert "loss" in names and sorted(names) == sorted(k for k in second if not k.startswith(("speed/", "time")))
+        np.testing.assert_allclose([first[key] for key in names], [second[key] for key in names], rtol=2e-4, atol=1e-6)
