@@ -53,6 +53,21 @@ class GeneratorConfig:
     dense_motion: DenseMotionConfig = field(default_factory=DenseMotionConfig)
     spade: SpadeDecoderConfig | None = field(default_factory=SpadeDecoderConfig)
 
+    def check(self) -> None:
+        """Raises ValueError for widths that do not fit together; a decoder may be chosen after the rest."""
+        width = self.block_expansion * 2**self.num_down_blocks
+        motion = self.dense_motion
+        wanted = [
+            ("dense_motion.feature_channel", motion.feature_channel, self.reshape_channel, "reshape_channel"),
+            ("dense_motion.reshape_depth", motion.reshape_depth, self.reshape_depth, "reshape_depth"),
+        ]
+        if self.spade is not None:
+            encoded = "block_expansion times 2 to the power of num_down_blocks"
+            wanted += [(f"spade.{name}", getattr(self.spade, name), width, encoded) for name in ("ic", "label_nc")]
+        for name, found, right, reason in wanted:
+            if found != right:
+                raise ValueError(f"{name} is {found}, must be {right}: {reason}")
+
 
 class Rendering(NamedTuple):
     """A rendered image and how it came about; see `dense_motion.Motion` for mask, deformation and occlusion.
@@ -81,6 +96,7 @@ class Generator(AppearanceEncoder):
             num_resblocks=config.num_resblocks,
             rngs=rngs,
         )
+        config.check()
         self.config = config
         self.dense_motion_network = DenseMotion(config.dense_motion, rngs=rngs)
         width = config.block_expansion * 2**config.num_down_blocks

@@ -207,6 +207,21 @@ def test_depth_that_does_not_divide_the_channels_is_refused():
         Renderer(dataclasses.replace(TINY, generator=generator))
 
 
+@pytest.mark.parametrize("name, value", [("ic", 8), ("label_nc", 32)])
+def test_widths_of_the_decoder_that_do_not_fit_are_refused(name, value):
+    spade = dataclasses.replace(TINY.generator.spade, **{name: value})
+    generator = dataclasses.replace(TINY.generator, spade=spade)
+    with pytest.raises(ValueError, match=f"spade.{name} is {value}, must be 16"):
+        Renderer(dataclasses.replace(TINY, generator=generator))
+
+
+def test_dense_motion_of_another_volume_is_refused():
+    motion = dataclasses.replace(TINY.generator.dense_motion, feature_channel=8)
+    generator = dataclasses.replace(TINY.generator, dense_motion=motion)
+    with pytest.raises(ValueError, match="dense_motion.feature_channel is 8, must be 4"):
+        Renderer(dataclasses.replace(TINY, generator=generator))
+
+
 def test_unknown_decoder_is_refused():
     with pytest.raises(ValueError, match="'spade' or 'original'"):
         config_from_reference({}, decoder="plain")
