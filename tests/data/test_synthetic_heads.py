@@ -10,6 +10,7 @@ from ctjax.data.synthetic import example
 from ctjax.data.synthetic.articulation import Mouth, mouth_curves
 from ctjax.data.synthetic.head import Gesture, Head, rotation
 from ctjax.data.synthetic.identity import draw_identity
+from ctjax.data.synthetic.landmarks import mouth_mask
 from ctjax.data.synthetic.speech import Phoneme
 from ctjax.motion.head_pose import rotation_matrix
 
@@ -46,6 +47,7 @@ def test_the_aperture_is_the_height_of_the_opening_in_the_picture(head, gesture)
         middle = (truth.landmarks[62] + truth.landmarks[66]) / 2
         column = opening[:, int(middle[0])]
         np.testing.assert_allclose(column.sum(), truth.aperture_px, atol=1.6)
+        assert (opening * ~mouth_mask(truth.landmarks, SIZE)).sum() < 0.05 * opening.sum()
         rows = np.flatnonzero(column > 0.5)
         assert truth.landmarks[62, 1] - 1.5 <= rows[0] and rows[-1] <= truth.landmarks[66, 1] + 1.5
 

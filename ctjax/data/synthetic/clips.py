@@ -89,6 +89,7 @@ def draw(video: Video, size: int) -> CutVideo:
 
 @functools.lru_cache(maxsize=2)
 def _head(seed: int, size: int) -> Head:
+    cv2.setNumThreads(1)  # prepare.py has a process per core already
     return Head(draw_identity(seed), size)
 
 

@@ -21,7 +21,7 @@ from ctjax.data.synthetic.landmarks import (
 from ctjax.data.synthetic.parts import MouthInside, body_parts, static_parts
 from ctjax.data.synthetic.points import Part, from_grids
 from ctjax.data.synthetic.skin import Eyes, EyeState, Lips, complexion
-from ctjax.data.synthetic.splat import OVERSAMPLING, cross, grid_normals, nearest_points
+from ctjax.data.synthetic.splat import OVERSAMPLING, cross, grid_normals, nearest_points, turn_points
 
 SCALE = 0.42  # pixels per unit at scale 1, of the picture's side: the crop that is made of a face at inference
 CENTRE_Y = 0.455
@@ -81,18 +81,27 @@ class Head:
         parts += body_parts(person, detail)
         self._parts = Part(*(np.ascontiguousarray(np.concatenate(v, axis=-1)) for v in zip(*parts, strict=True)))
         self._starts = np.cumsum([0, *(part.gloss.size for part in parts)])
-        self._is_mouth = np.zeros(self._parts.gloss.size, bool)
-        self._is_mouth[self._starts[2] : self._starts[3]] = True
         self._backdrop = backdrop(person, size * OVERSAMPLING)
         self._light = _light_table(person)
 
     def draw(self, mouth: Mouth, gesture: Gesture) -> tuple[np.ndarray, Truth]:
         """uint8 RGB "size size 3" and its truth."""
-        image, truth, _ = self.draw_with_mask(mouth, gesture)
-        return image, truth
+        seen, turn, body_turn, truth = self._seen(mouth, gesture)
+        hit = np.flatnonzero(seen >= 0)
+        image = self._backdrop.copy()
+        image.reshape(-1, 3)[hit] = self._lit(seen.ravel()[hit], turn, body_turn)
+        image = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8), truth
 
     def draw_with_mask(self, mouth: Mouth, gesture: Gesture) -> tuple[np.ndarray, Truth, np.ndarray]:
         """The same, and float32 "size size" in [0, 1]: how much of each pixel is the open inside of the mouth."""
+        seen = self._seen(mouth, gesture)[0]
+        inside = ((seen >= self._starts[2]) & (seen < self._starts[3])).astype(np.float32)
+        inside = cv2.resize(inside, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return *self.draw(mouth, gesture), inside
+
+    def _seen(self, mouth: Mouth, gesture: Gesture) -> tuple[np.ndarray, np.ndarray, np.ndarray, Truth]:
+        """Which point is seen in each fine pixel, -1 for none; the turns of head and body; the truth."""
         shape = shape_of.mouth_shape(self.person, mouth)
         state = EyeState(gesture.blink, gesture.gaze_x, gesture.gaze_y, gesture.brows)
         self._move(shape, state)
@@ -102,19 +111,12 @@ class Head:
         scale = SCALE * side * gesture.scale
         centre = (side * (0.5 + gesture.shift_x), side * (CENTRE_Y - gesture.shift_y))
         n, (points, normals) = self._turning, self._parts[:2]
-        turned = np.concatenate([turn @ points[:, :n], body_turn @ points[:, n:]], axis=1)
-        facing = np.concatenate([turn[2] @ normals[:, :n], body_turn[2] @ normals[:, n:]])
+        turned, facing = np.empty_like(points), np.empty_like(points[0])
+        for part, matrix in ((np.s_[:n], turn), (np.s_[n:], body_turn)):
+            turn_points(matrix, points[:, part], out=turned[:, part])
+            turn_points(matrix[2:], normals[:, part], out=facing[None, part])
         seen = nearest_points(turned, np.flatnonzero(facing > FACING_AWAY), side, scale, centre)
-        hit = seen >= 0
-        image = self._backdrop.copy()
-        image[hit] = self._lit(seen[hit], turn, body_turn)
-        open_mouth = np.zeros((side, side), np.float32)
-        open_mouth[hit] = self._is_mouth[seen[hit]]
-        image, open_mouth = (
-            cv2.resize(v, (self.size, self.size), interpolation=cv2.INTER_AREA) for v in (image, open_mouth)
-        )
-        image_u8 = np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
-        return image_u8, self._truth(turned, state, scale, centre), open_mouth
+        return seen, turn, body_turn, self._truth(turned, state, scale, centre)
 
     def _skin_part(self, number: int, albedo: np.ndarray, gloss: np.ndarray) -> Part:
         points = self._skin[number].raised
@@ -175,9 +177,10 @@ class Head:
         _, normals, albedo, gloss = self._parts
         normals = np.stack([np.take(row, seen) for row in normals])
         lights = self._light.directions
-        amounts = lights @ turn @ normals
+        amounts = turn_points(lights @ turn, normals, out=np.empty_like(normals))
         body = np.flatnonzero(seen >= self._turning)
-        amounts[:, body] = lights @ body_turn @ normals[:, body]
+        of_body = np.ascontiguousarray(normals[:, body])
+        amounts[:, body] = turn_points(lights @ body_turn, of_body, out=np.empty_like(of_body))
         level = ((amounts + 1) * (0.5 * (_LEVELS - 1))).astype(np.int32)
         np.clip(level, 0, _LEVELS - 1, out=level)
         shine = np.take(gloss, seen) * self._light.shine[level[2]]

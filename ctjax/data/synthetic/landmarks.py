@@ -5,6 +5,7 @@ Points of the person's right side come first in each group; they are on the left
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from ctjax.data.synthetic import face_shape as shape_of
@@ -21,6 +22,13 @@ _INNER_CORNER = 0.93
 _EYE_U, _EYE_LID = np.array((1, 0.4, -0.4, -1, -0.4, 0.4)), np.array((0, 1, 1, 0, -1, -1))  # from the outer corner
 
 Places = tuple[np.ndarray, np.ndarray]  # int "n 4": points of skin around a landmark, and float "n 4": their weights
+
+
+def mouth_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """bool "size size": the mouth with its lips, inside the outer lip landmarks of a picture, "68 2" in pixels."""
+    mask = np.zeros((size, size), np.uint8)
+    cv2.fillPoly(mask, [np.round(np.asarray(landmarks)[OUTER_LIP] * 16).astype(np.int32)], 1, shift=4)
+    return mask.astype(bool)
 
 
 class Landmarks:

@@ -27,6 +27,17 @@ def cross(du: np.ndarray, dv: np.ndarray) -> np.ndarray:
     return np.stack([x / length, y / length, z / length])
 
 
+def turn_points(matrix: np.ndarray, points: np.ndarray, *, out: np.ndarray) -> np.ndarray:
+    """`matrix` ("r 3") times `points` ("3 n"), into `out`. In plain numpy: a BLAS starts threads of its own, which only
+    wait for each other where every core draws already."""
+    term = np.empty_like(points[0])
+    for row, target in zip(matrix, out, strict=True):
+        np.multiply(points[0], row[0], out=target)
+        for factor, coordinate in zip(row[1:], points[1:], strict=True):
+            target += np.multiply(coordinate, factor, out=term)
+    return out
+
+
 def nearest_points(points: np.ndarray, chosen: np.ndarray, side: int, scale: float, centre: tuple[float, float]):
     """int32 "side side": which point is seen in each fine pixel, -1 where there is none.
 
