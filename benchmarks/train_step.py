@@ -1,105 +1,177 @@
 """Samples per second of a training step: the whole, its terms, memory, and what the data pipeline alone can feed.
 
-    python benchmarks/train_step.py --config=configs/audio2exp.py --config.records=records/ ... --steps=20
+    python benchmarks/train_step.py --config=configs/audio2exp.py --config.records='("records",)' ... --steps=20
+    python benchmarks/train_step.py --config=configs/smoke.py:audio2exp --host_devices=1,2,4,8
 
-Give --devices=N to split a CPU into N devices. The floor beside it is arithmetic: 11.5 TFLOP for a five-frame sample at
-256 px with the full-size renderer, at the accelerator's dense bfloat16 ceiling.
+The second splits a CPU into devices, one process for each number: it shows that the losses are the same, not speed. One
+JSON line a case. The floor beside it is arithmetic: 11.5 TFLOP for a five-frame sample of Audio2Exp at 256 px with the
+full-size networks, at the accelerator's dense bfloat16 ceiling.
 """
 
+import json
 import os
 import pathlib
+import resource
+import subprocess
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
+
+from ctjax import cli
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "The recipe.")
 flags.DEFINE_integer("steps", 20, "Steps timed, after two to warm up.")
-flags.DEFINE_integer("devices", 0, "Split a CPU into so many devices; 0 leaves the devices as they are.")
+flags.DEFINE_list("host_devices", [], "CPU device counts to run one after the other, each in a process of its own.")
 flags.DEFINE_float("ceiling_tflops", 790.0, "Dense bfloat16 ceiling of one device, for the floor (790: one H200).")
 flags.mark_flag_as_required("config")
 
 TFLOP_PER_SAMPLE = 11.5  # Audio2Exp, five frames, 256 px, full-size networks
 
 
-def main(argv: list[str]) -> None:
-    if FLAGS.devices:
-        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={FLAGS.devices}"
+def measure() -> dict[str, object]:
+    """One case on all devices of this process. Times in seconds, rates in samples per second."""
     import jax
 
     from ctjax import parallel
     from ctjax.train import tasks
 
     recipe = tasks.read(FLAGS.config.to_dict())
-    task, batch_size = recipe.build(), recipe.config.loop.batch
+    task, size = recipe.build(), recipe.config.loop.batch
     mesh = parallel.make_mesh()
-    rows = parallel.rows_of_process(mesh, batch_size)
+    rows = parallel.rows_of_process(mesh, size)
     everywhere = parallel.replicated(mesh)
     state = jax.jit(task.init, out_shardings=everywhere)(jax.random.key(0))
     frozen = parallel.replicate(mesh, task.frozen)
     data = iter(task.training_data(rows))
     batch = parallel.place_batch(mesh, next(data))
-    step = jax.jit(task.step, donate_argnums=0, out_shardings=(everywhere, everywhere))
+    terms = term_seconds(task, state, frozen, batch) if recipe.config.task == "audio2exp" else {}
     begin = time.perf_counter()
-    compiled = step.lower(state, frozen, batch).compile()
-    print(f"devices {mesh.size} x {jax.devices()[0].device_kind}; compiled in {time.perf_counter() - begin:.1f} s")
-    for _ in range(2):
-        state, _ = compiled(state, frozen, batch)
+    step = jax.jit(task.step, donate_argnums=0, out_shardings=(everywhere, everywhere))
+    step = step.lower(state, frozen, batch).compile()
+    compile_s = time.perf_counter() - begin
+    state, metrics = step(state, frozen, batch)
+    loss = float(metrics["loss"])
+    state, step_s = timed_steps(step, state, frozen, lambda: batch)
+    waited = Waiting(data, mesh)
+    state, fed_s = timed_steps(step, state, frozen, waited)
+    pipeline = pipeline_rate(task, rows)
+    return {
+        "device": f"{mesh.size} x {jax.devices()[0].device_kind}",
+        "batch": size,
+        "picture_px": task.records.image_size,
+        "first_loss": loss,
+        "compile_s": compile_s,
+        "step_s": step_s,
+        "samples_per_s": size / step_s,
+        "floor_samples_per_s": mesh.size * FLAGS.ceiling_tflops / TFLOP_PER_SAMPLE,
+        "samples_per_s_with_data": size / fed_s,
+        "data_wait_share": waited.seconds / (fed_s * FLAGS.steps),
+        "pipeline_alone_samples_per_s": pipeline,
+        "pipeline_times_step": pipeline * step_s / rows.count,
+        **terms,
+        **memory(step),
+    }
+
+
+def timed_steps(step, state, frozen, next_batch) -> tuple[object, float]:
+    """The state after `--steps` steps, and the seconds of one."""
+    import jax
+
+    state, _ = step(state, frozen, next_batch())
     jax.block_until_ready(state)
     begin = time.perf_counter()
     for _ in range(FLAGS.steps):
-        state, _ = compiled(state, frozen, batch)
-    jax.block_until_ready(state)
-    rate = FLAGS.steps * batch_size / (time.perf_counter() - begin)
-    print(f"step alone            {rate:10.2f} samples/s")
-    if recipe.config.task == "audio2exp":
-        print(f"floor (full size)     {mesh.size * FLAGS.ceiling_tflops / TFLOP_PER_SAMPLE:10.2f} samples/s")
-        report_terms(task, state, frozen, batch, batch_size)
-    report_pipeline(task, rows, rate)
-    report_memory(compiled)
+        state, _ = step(state, frozen, next_batch())
+        jax.block_until_ready(state)
+    return state, (time.perf_counter() - begin) / FLAGS.steps
 
 
-def report_terms(task, state, frozen, batch, batch_size: int) -> None:
-    """Forward passes only: rendering, then everything up to the loss."""
+class Waiting:
+    """Batches as the loop takes them, and the time spent waiting for them."""
+
+    def __init__(self, data, mesh):
+        self._data, self._mesh, self.seconds = data, mesh, 0.0
+
+    def __call__(self):
+        from ctjax import parallel
+
+        begin = time.perf_counter()
+        batch = next(self._data)
+        self.seconds += time.perf_counter() - begin
+        return parallel.place_batch(self._mesh, batch)
+
+
+def term_seconds(task, state, frozen, batch) -> dict[str, float]:
+    """Forward passes by themselves, and the gradient of the rendering alone."""
     import jax
+    import jax.numpy as jnp
+
+    params = state["params"]
+    images = batch["source_u8"].astype(jnp.float32) / 255.0
+
+    def rendered(p, f, b):
+        return task.edited(f, p, b, 0.7, 1.0)[0]
 
     parts = {
-        "rendering, forward": jax.jit(lambda p, f, b: task.edited(f, p, b, 0.7, 1.0)[0]),
-        "all terms, forward": jax.jit(lambda p, f, b: task.terms(p, f, b, 0.7, 1.0)),
+        "rendering_s": jax.jit(rendered),
+        "rendering_and_gradient_s": jax.jit(jax.grad(lambda p, f, b: jnp.mean(rendered(p, f, b)))),
+        "sync_s": jax.jit(lambda p, f, b: task.cosine(f, images, b)),
+        "sync_and_perceptual_s": jax.jit(lambda p, f, b: task.judge(f, images, b)),
     }
+    found = {}
     for name, function in parts.items():
-        jax.block_until_ready(function(state["params"], frozen, batch))
+        jax.block_until_ready(function(params, frozen, batch))
         begin = time.perf_counter()
         for _ in range(3):
-            jax.block_until_ready(function(state["params"], frozen, batch))
-        print(f"{name:<22}{3 * batch_size / (time.perf_counter() - begin):10.2f} samples/s")
+            jax.block_until_ready(function(params, frozen, batch))
+        found[name] = (time.perf_counter() - begin) / 3
+    return found
 
 
-def report_pipeline(task, rows, rate: float) -> None:
+def pipeline_rate(task, rows) -> float:
+    """Samples per second of the data pipeline with nothing else running, over two seconds at least."""
     data = iter(task.training_data(rows))
     for _ in range(10):  # more than is read ahead, so that reading itself is timed
         next(data)
-    begin = time.perf_counter()
-    for _ in range(FLAGS.steps):
+    begin, batches = time.perf_counter(), 0
+    while batches < FLAGS.steps or time.perf_counter() - begin < 2:
         next(data)
-    fed = FLAGS.steps * rows.count / (time.perf_counter() - begin)
-    print(f"data pipeline alone   {fed:10.2f} samples/s, {fed / rate:.1f} times what the step takes")
+        batches += 1
+    return batches * rows.count / (time.perf_counter() - begin)
 
 
-def report_memory(compiled) -> None:
+def memory(step) -> dict[str, float]:
+    """Peak memory in GB: of a device where it keeps count, else of this process."""
     import jax
 
-    found = jax.local_devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in found:
-        print(f"peak memory           {found['peak_bytes_in_use'] / 1e9:10.2f} GB a device")
-    else:
-        analysis = compiled.memory_analysis()
-        print(f"temporaries           {analysis.temp_size_in_bytes / 1e9:10.2f} GB a device, by the compiler")
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return {"peak_gb": stats["peak_bytes_in_use"] / 1e9}
+    return {
+        "process_peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        "temporaries_gb": step.memory_analysis().temp_size_in_bytes / 1e9,
+    }
+
+
+def main() -> None:
+    if not FLAGS.host_devices:
+        rounded = {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in measure().items()}
+        print(json.dumps(rounded), flush=True)
+        return
+    others = [argument for argument in sys.argv[1:] if not argument.startswith("--host_devices")]
+    for count in FLAGS.host_devices:
+        environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+        }
+        subprocess.run([sys.executable, sys.argv[0], *others], check=True, env=environment)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

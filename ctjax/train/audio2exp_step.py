@@ -192,7 +192,7 @@ class Audio2ExpTask:
         if self.config.remat != "nothing":
             edit = jax.checkpoint(edit)
         output_01, delta = edit(params, batch, alpha, silent_alpha)
-        judge = functools.partial(self._judge, frozen)
+        judge = functools.partial(self.judge, frozen)
         if self.config.remat == "everything":
             judge = jax.checkpoint(judge)
         terms = judge(output_01, batch)
@@ -230,7 +230,7 @@ class Audio2ExpTask:
         output_01 = self.renderer.drive(networks["renderer"], source, moved)
         return output_01.reshape(b, t, *output_01.shape[1:]), delta.reshape(b, t, *delta.shape[1:])
 
-    def _judge(self, frozen: Any, output_01: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+    def judge(self, frozen: Any, output_01: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         """Perceptual and lip-sync loss of each example."""
         b, t, h, w, _ = output_01.shape
         output_01 = output_01.reshape(b * t, h, w, 3)
@@ -301,7 +301,7 @@ class Audio2ExpTask:
     def _evaluate_terms(self) -> Any:
         def evaluate(params: Any, frozen: Any, batch: Batch, alpha: float, silent: float) -> dict[str, jax.Array]:
             output_01, delta = self.edited(frozen, params, batch, alpha, silent)
-            terms = self._judge(frozen, output_01, batch)
+            terms = self.judge(frozen, output_01, batch)
             return {**terms, "expression_change": jnp.sqrt(total.anchor(delta))}
 
         return jax.jit(evaluate)
