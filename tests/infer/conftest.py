@@ -17,7 +17,7 @@ from ctjax.media.mux import VideoWriter
 SIZE = 128
 
 
-def filmed(seed: int = 9, frames: int = 25, turn_deg: float = 12.0) -> list[np.ndarray]:
+def filmed(seed: int = 5, frames: int = 25, turn_deg: float = 12.0) -> list[np.ndarray]:
     """A head that turns and speaks, uint8 RGB frames."""
     head = Head(draw_identity(seed), SIZE)
     turns = np.sin(np.linspace(0, 2 * np.pi, frames))
