@@ -2,7 +2,7 @@
 
 configs/sync_expert.py         HuBERT windows, full size; needs records made with --hubert
 configs/sync_expert.py:mel     Wav2Lip's mel spectrogram instead, full size; needs no speech network
-configs/sync_expert.py:small   mel and narrow towers, for minutes of footage: half an hour on two CPU cores
+configs/sync_expert.py:small   mel and narrow towers, for minutes of footage: ten minutes on two CPU cores
 
 Needs --config.records=FOLDER and, for the figures that Audio2Exp's training asks for, --config.renderer=BUNDLE.
 """
@@ -64,7 +64,7 @@ def mel() -> dict:
 
 def small() -> dict:
     recipe = full_size()
-    loop = {"steps": 5000, "batch": 8, "save_every": 500, "evaluate_every": 250, "pictures_every": 2500}
+    loop = {"steps": 2500, "batch": 8, "save_every": 500, "evaluate_every": 250, "pictures_every": 2500}
     optimizer = {"lr": 1e-3, "warmup": 200, "decay_steps": 4800, "weight_decay": 0.05, "ema": 0.995}
     return recipe | {
         "renderer": "",
