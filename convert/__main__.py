@@ -17,6 +17,7 @@ from typing import Any
 
 from convert.catalogue import ENTRIES, Entry, Flag, entry_named
 from convert.folder import ROLES, fit_together, scan
+from convert.pack import PRECISIONS, pack
 from ctjax.types import UserError
 
 EXIT_ERROR = 1
@@ -28,6 +29,7 @@ Converts published PyTorch checkpoints to the bundles that ctjax opens.
   python -m convert controltalk checkpoints/ --output talking_head/    everything infer.py needs
   python -m convert hubert chinese-hubert-large/ --output hubert/      one network
   python -m convert export audio2exp/ --output lipControlNet.pt        back to PyTorch
+  python -m convert pack talking_head/ --output small/                 half the size or less, to travel
 
 You bring the files: nothing is downloaded, no code in a checkpoint is ever run, PyTorch need not be installed. A
 bundle is a folder with the parameters and a manifest.json that records where they come from. It appears under its name
@@ -105,6 +107,13 @@ def _parser() -> argparse.ArgumentParser:
     back.add_argument("--output", type=pathlib.Path, required=True, help="the file to write")
     _overwrite_and_debug(back)
     back.set_defaults(run=_run_export)
+
+    packing = commands.add_parser("pack", help="a talking head's bundles -> one file each, in reduced precision")
+    packing.add_argument("source", type=pathlib.Path, help="a folder of bundles")
+    packing.add_argument("--output", type=pathlib.Path, required=True, help="the folder to write")
+    packing.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0], help="default: %(default)s")
+    _overwrite_and_debug(packing)
+    packing.set_defaults(run=_run_pack)
 
     listing = commands.add_parser("list", help="where every published file is to be had, and its licence")
     listing.set_defaults(run=lambda options: print(catalogue_text()), debug=False)
@@ -192,6 +201,11 @@ def _run_export(options: argparse.Namespace) -> None:
     from convert.export import export
 
     print(f"wrote {export(options.source, options.output, overwrite=options.overwrite)}")
+
+
+def _run_pack(options: argparse.Namespace) -> None:
+    text = pack(options.source, options.output, precision=options.precision, overwrite=options.overwrite)
+    print(f"wrote {text}")
 
 
 if __name__ == "__main__":

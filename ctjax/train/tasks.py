@@ -15,6 +15,7 @@ MODULES = {
     "sync_expert": "ctjax.train.sync_expert_step",
     "audio2exp": "ctjax.train.audio2exp_step",
     "renderer": "ctjax.train.renderer_step",
+    "phonemes": "ctjax.train.phoneme_step",
 }
 
 
