@@ -5,7 +5,7 @@ python train.py --config=configs/demo/phonemes.py --workdir=runs/demo/phonemes
 
 from ml_collections import ConfigDict
 
-STEPS = 2000
+STEPS = 1000
 
 
 def get_config() -> ConfigDict:
@@ -24,10 +24,10 @@ def get_config() -> ConfigDict:
                 "log_every": 25,
                 "save_every": 200,
                 "keep": 2,
-                "evaluate_every": 500,
+                "evaluate_every": 250,
                 "pictures_every": 1000,
             },
-            "optimizer": {"lr": 1e-3, "warmup": 200, "decay": "cosine", "decay_steps": STEPS - 200, "ema": 0.995},
+            "optimizer": {"lr": 1e-3, "warmup": 100, "decay": "cosine", "decay_steps": STEPS - 100, "ema": 0.995},
             "reading": {"threads": 2, "prefetch": 32, "workers": 0},
         }
     )
