@@ -49,5 +49,6 @@ if __name__ == "__main__":
     except AttributeError as error:
         if FLAGS.is_parsed():
             raise
-        # a --config.FIELD that the recipe does not have; the message names the nearest one
-        sys.exit(f"train.py: error: the config has no field {' '.join(str(error).split())}")
+        # a --config.FIELD that the recipe does not have; the message names the nearest one there
+        told = " ".join(str(error).split())
+        sys.exit(f"train.py: error: the recipe has no field {told} (others can be added in a recipe of your own)")

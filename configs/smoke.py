@@ -46,6 +46,8 @@ def audio2exp() -> dict:
         "renderer": f"{RECORDS}/bundles/renderer",
         "hubert": f"{RECORDS}/bundles/hubert",
         "vgg19": "",
+        "audio2exp": "",
+        "train_audio_encoder": False,
         # an expert trained for a minute has no accuracy to speak of
         "expert": {"bundle": "runs/smoke/sync_expert/export/sync_expert", "form": "cosine", "unchecked": True},
         "frames": 5,

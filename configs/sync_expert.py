@@ -29,6 +29,7 @@ def full_size() -> dict:
         "windows": 4,
         "gap": 5,
         "candidates": 10,
+        "augment": {"shift": 0.06, "scale": 0.08, "light": 0.15, "mirror": True, "drop_features": 0.0},
         "split": "train",
         "held_out": "held_out",
         "in_memory": False,
