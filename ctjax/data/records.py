@@ -21,12 +21,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import pathlib
-import threading
+import re
+import struct
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import grain
@@ -49,6 +52,16 @@ FIELDS = {
     HUBERT: ("hubert",),
     RENDERER: ("canonical", "yaw_deg", "pitch_deg", "roll_deg", "translation", "expression"),
 }
+
+
+# How numpy.savez lays an array down: a zip entry's header, a name, an extra field, then an .npy of version 1.
+_ZIP_HEADER, _ZIP_LENGTHS = 30, 26
+_NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00.."
+    rb"\{'descr': '(?P<dtype>[<>|=]\w+)', 'fortran_order': (?P<fortran>True|False), "
+    rb"'shape': \((?P<shape>[\d, ]*)\), \} *\n",
+    re.DOTALL,
+)
 
 
 class RecordsError(UserError):
@@ -81,27 +94,38 @@ class Manifest:
     made_by: str = ""  # version of ctjax
 
 
-# Reading an .npz parses its headers with `ast`, which early releases of CPython 3.11 and 3.12 cannot do in several
-# threads at once ("AST constructor recursion depth mismatch"); Grain reads records in several threads.
-_PARSING = threading.Lock()
-
-
 class _Arrays(Mapping[str, np.ndarray]):
-    """The arrays of an .npz in memory, each read when asked for, from any thread."""
+    """The arrays of an uncompressed .npz in memory, each a read-only view into it, from any thread.
+
+    numpy's own reader parses headers with `ast`, which early releases of CPython 3.11 and 3.12 cannot do in several
+    threads at once ("AST constructor recursion depth mismatch"), and copies and checks every byte, which ArrayRecord
+    has done already.
+    """
 
     def __init__(self, data: bytes):
-        with _PARSING:
-            self._file = np.load(io.BytesIO(data), allow_pickle=False)
+        self._data = data
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            self._places = {entry.filename.removesuffix(".npy"): entry for entry in file.infolist()}
 
     def __getitem__(self, name: str) -> np.ndarray:
-        with _PARSING:
-            return self._file[name]
+        entry = self._places[name]
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{name} is compressed")
+        name_and_extra = sum(struct.unpack_from("<HH", self._data, entry.header_offset + _ZIP_LENGTHS))
+        start = entry.header_offset + _ZIP_HEADER + name_and_extra
+        header = _NPY_HEADER.match(self._data, start)
+        if header is None:
+            raise ValueError(f"{name} is not an array")
+        shape = tuple(int(n) for n in header["shape"].split(b",") if n.strip())
+        order: Literal["C", "F"] = "F" if header["fortran"] == b"True" else "C"
+        dtype = np.dtype(header["dtype"].decode())
+        return np.frombuffer(self._data, dtype, math.prod(shape), header.end()).reshape(shape, order=order)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._file.files)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._file.files)
+        return len(self._places)
 
 
 class Clip:
@@ -267,7 +291,7 @@ class RecordSet:
     def __getitem__(self, index: int) -> Clip:
         try:
             return Clip(self._source[int(index)])
-        except (ValueError, KeyError, OSError, RuntimeError) as error:
+        except (ValueError, KeyError, OSError, RuntimeError, zipfile.BadZipFile) as error:
             raise RecordsError(f"clip {self.clips[index].id} cannot be read ({error}): run prepare.py again") from error
 
     @property

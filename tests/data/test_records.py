@@ -1,5 +1,6 @@
 """Records: what goes in comes out, by number, and everything that does not belong is refused in words."""
 
+import io
 import json
 import pathlib
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from ctjax.data import records
-from ctjax.data.records import RecordsError, RecordSet
+from ctjax.data.records import ClipInfo, RecordsError, RecordSet
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import toy_records
@@ -52,6 +53,28 @@ def test_pictures_are_those_that_were_written(folder):
         middle = image[34:52, 32].sum(1)  # the dark of the mouth
         assert (np.sum(middle < 90) > 3) == (openings[frame] > 0.4)
     assert np.array_equal(clip["landmarks"][3], arrays["landmarks"][3])
+
+
+def test_arrays_of_every_layout_come_back():
+    """Fortran order, no axes, no entries, parts of others: as numpy itself reads them."""
+    table = np.arange(24.0, dtype=np.float32).reshape(4, 6)
+    arrays = {
+        "fortran": np.asfortranarray(table),
+        "part": table[:, ::2],
+        "scalar": np.float64(3),
+        "empty": np.zeros((0, 3), np.int64),
+        "half": table.astype(np.float16)[0],
+        "flags": np.array([True, False]),
+    }
+    data = records.encode_clip(ClipInfo("a", "b", "train", 4), {})
+    assert json.loads(records._Arrays(data)["info"].tobytes())["id"] == "a"
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    found = records._Arrays(buffer.getvalue())
+    assert list(found) == list(arrays)
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(found[name], value)
+        assert found[name].dtype == value.dtype and found[name].shape == np.shape(value)
 
 
 def test_several_threads_read_the_same(folder):
