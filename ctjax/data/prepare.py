@@ -42,10 +42,10 @@ OUT_OF_SYNC = "out of sync"
 @dataclass(frozen=True)
 class PrepareConfig:
     """source: folder of videos; or synthetic: a number of clips of synthetic speakers, drawn from `seed`. output:
-    folder of the records. layout, listing: see `footage.find`. hubert, renderer:
-    bundles whose features to add, or "untrained". sync_expert: a bundle that says which clips are out of sync by more
-    than `max_offset` frames; they are left out. shard: (i, n), the i-th of n hosts, counting from 0. workers:
-    processes that read videos; 0 reads in this one."""
+    folder of the records. layout, listing: see `footage.find`. hubert, renderer: bundles whose features to add, or
+    "untrained". sync_expert: a bundle that says which clips are out of sync by more than `max_offset` frames; they are
+    left out. shard: (i, n), the i-th of n hosts, counting from 0. workers: processes that read videos; 0 reads in this
+    one."""
 
     source: str | None
     output: str

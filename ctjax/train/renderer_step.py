@@ -85,7 +85,9 @@ class RendererTraining:
         if self.crops and self.poses != "none":
             raise ValueError(f"poses is {self.poses!r}, but a folder of crops knows no poses: set hopenet instead")
         if self.crops and self.losses.weights.landmark:
-            raise ValueError("losses.weights.landmark has a weight, but a folder of crops knows no landmarks: use records")
+            raise ValueError(
+                "losses.weights.landmark has a weight, but a folder of crops knows no landmarks: use records"
+            )
         if self.freeze and not self.start:
             raise ValueError("freeze keeps parts of a renderer as they are, but there is no start to take it from")
         if self.losses.clip_length > 1:
