@@ -28,7 +28,7 @@ _RESTING = Mouth(*map(np.float64, (0.0, 0.1, 0.0, 0.0, 0.9, 0.0, 0.2)))
 def portrait(size: int = PORTRAIT_PX, person: int = PERSON) -> np.ndarray:
     """uint8 RGB "size size 3": head and shoulders, mouth closed, looking at the viewer."""
     # Drawn twice as large, so that no edge is rough.
-    image, _ = Head(draw_identity(person), 2 * size).draw(_RESTING, Gesture(yaw_deg=4, scale=0.74, shift_y=0.03))
+    image, _ = Head(draw_identity(person), 2 * size).draw(_RESTING, Gesture(yaw_deg=4, scale=0.685, shift_y=0.041))
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
 
 

@@ -23,8 +23,8 @@ from ctjax.data.synthetic.points import Part, from_grids
 from ctjax.data.synthetic.skin import Eyes, EyeState, Lips, complexion
 from ctjax.data.synthetic.splat import OVERSAMPLING, cross, grid_normals, nearest_points, turn_points
 
-SCALE = 0.42  # pixels per unit at scale 1, of the picture's side: the crop that is made of a face at inference
-CENTRE_Y = 0.455
+SCALE = 0.454  # pixels per unit at scale 1, of the picture's side: the crop that is made of a face at inference
+CENTRE_Y = 0.466
 BODY_SHARE = 0.35  # of the head's turn that the neck and shoulders follow
 FACING_AWAY = -0.12  # surfaces that look further away than this are not drawn
 _LEVELS = 1024  # of the tables of light
