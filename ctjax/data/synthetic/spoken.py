@@ -102,7 +102,7 @@ class SpokenSentences(grain.transforms.RandomMap):
             # as silence is heard beside speech: the noise is not brought to unit variance
             sound, labels = np.zeros_like(sound), np.zeros_like(labels)
         else:
-            level = float(np.sqrt(np.mean(sound**2)))
+            level = max(float(np.sqrt(np.mean(sound**2))), LEVEL_RMS[0])  # where it is nothing but a pause
         sound += rng.normal(0, noise, len(sound)).astype(np.float32)
         return {"waveform": (sound - sound.mean()) / np.float32(level), "labels": labels}
 
