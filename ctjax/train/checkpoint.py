@@ -78,7 +78,11 @@ class Checkpoints:
         self._folder = pathlib.Path(folder).absolute() / "checkpoints"
         self._aside = self._folder.parent / "damaged_checkpoints"
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
+            max_to_keep=keep,
+            enable_async_checkpointing=True,
+            # Grain's handler writes at once, on every process: the folder must be there before any process goes on.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
