@@ -22,7 +22,7 @@ from ctjax.data.synthetic.articulation import Mouth
 from ctjax.data.synthetic.head import Gesture, Head
 from ctjax.data.synthetic.identity import draw_identity
 from ctjax.infer.demo import example
-from ctjax.media.audio import read_audio
+from ctjax.media.audio import read_audio, write_wav
 from ctjax.media.mux import VideoWriter
 
 FPS, WIDTH, HEIGHT, HEAD_PX = 25, 1920, 1080, 640
@@ -49,15 +49,9 @@ def frames(count: int):
 
 
 def write_sound(path: pathlib.Path, seconds: float) -> None:
-    import wave
-
     speech = read_audio(example().audio).samples
     samples = np.tile(speech, int(np.ceil(seconds * 16_000 / len(speech))))[: int(seconds * 16_000)]
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
+    write_wav(path, np.round(samples * 32767))
 
 
 def main() -> None:

@@ -7,14 +7,13 @@ The step is the whole one: both updates, every loss, VGG-19 and Hopenet with ran
 """
 
 import json
-import os
 import pathlib
-import subprocess
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
+import host_devices
 from absl import app, flags
 
 FLAGS = flags.FLAGS
@@ -129,14 +128,7 @@ def main(argv: list[str]) -> None:
     if not FLAGS.host_devices:
         print(json.dumps(measure()), flush=True)
         return
-    others = [argument for argument in sys.argv[1:] if not argument.startswith("--host_devices")]
-    for count in FLAGS.host_devices:
-        environment = {
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
-        }
-        subprocess.run([sys.executable, argv[0], *others], check=True, env=environment)
+    host_devices.run_each(FLAGS.host_devices)
 
 
 if __name__ == "__main__":

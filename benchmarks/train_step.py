@@ -9,15 +9,14 @@ full-size networks, at the accelerator's dense bfloat16 ceiling.
 """
 
 import json
-import os
 import pathlib
 import resource
-import subprocess
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
+import host_devices
 from absl import flags
 from ml_collections import config_flags
 
@@ -163,14 +162,7 @@ def main() -> None:
         rounded = {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in measure().items()}
         print(json.dumps(rounded), flush=True)
         return
-    others = [argument for argument in sys.argv[1:] if not argument.startswith("--host_devices")]
-    for count in FLAGS.host_devices:
-        environment = {
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
-        }
-        subprocess.run([sys.executable, sys.argv[0], *others], check=True, env=environment)
+    host_devices.run_each(FLAGS.host_devices)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def prepare(settings: PrepareConfig) -> prepare_report.Summary | None:
     else:
         videos = footage.find(settings.source, settings.layout, settings.listing)
     output = pathlib.Path(settings.output)
-    features = _features(output, settings)
+    features = FrozenFeatures(*untrained.stand_ins(output / "bundles", settings.hubert, settings.renderer))
     gate = _gate(settings, features)
     _begin(output, settings, videos, features, gate)
     if (output / "manifest.json").is_file():
@@ -99,16 +99,6 @@ def prepare(settings: PrepareConfig) -> prepare_report.Summary | None:
             bar.update()
     _pack(output, work, mine, f"{index:04d}-of-{count:04d}")
     return _finish(output, settings, features, count)
-
-
-def _features(output: pathlib.Path, settings: PrepareConfig) -> FrozenFeatures:
-    """The bundles asked for; small untrained ones are made beside the records, where training finds them."""
-    hubert, renderer = settings.hubert, settings.renderer
-    if hubert == untrained.UNTRAINED:
-        hubert = untrained.make_hubert(output / "bundles" / "hubert")
-    if renderer == untrained.UNTRAINED:
-        renderer = untrained.make_renderer(output / "bundles" / "renderer")
-    return FrozenFeatures(hubert, renderer)
 
 
 def _gate(settings: PrepareConfig, features: FrozenFeatures) -> SyncGate | None:

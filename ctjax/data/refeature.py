@@ -36,7 +36,7 @@ def refeature(
         raise UserError(f"{output}: give another folder than the records that are read")
     clips, manifest = RecordSet([source]), records.read_manifest(source)
     (output / "shards").mkdir(parents=True, exist_ok=True)
-    features = _open(output, hubert, renderer)
+    features = FrozenFeatures(*untrained.stand_ins(output / "bundles", hubert, renderer))
     fingerprints = manifest.features | features.fingerprints
     _begin(output, manifest, fingerprints)
     number = 0
@@ -63,14 +63,6 @@ def refeature(
         kind=manifest.kind,
         made_by=__version__,
     )
-
-
-def _open(output: pathlib.Path, hubert: str | None, renderer: str | None) -> FrozenFeatures:
-    if hubert == untrained.UNTRAINED:
-        hubert = untrained.make_hubert(output / "bundles" / "hubert")
-    if renderer == untrained.UNTRAINED:
-        renderer = untrained.make_renderer(output / "bundles" / "renderer")
-    return FrozenFeatures(hubert, renderer)
 
 
 def _begin(output: pathlib.Path, manifest: Manifest, fingerprints: dict[str, str]) -> None:

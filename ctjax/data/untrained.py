@@ -23,22 +23,14 @@ from ctjax.render.renderer import Renderer, RendererConfig
 
 UNTRAINED = "untrained"
 
-HUBERT = HubertConfig(
+HUBERT = HubertConfig.large_build(
     hidden_size=32,
     layers=1,
     heads=4,
     intermediate_size=64,
     conv_channels=(32,) * 7,
-    conv_kernels=(10, 3, 3, 3, 3, 2, 2),
-    conv_strides=(5, 2, 2, 2, 2, 2, 2),
-    conv_bias=True,
-    stem_norm="layer",
-    stable_layer_norm=True,
     position_kernel=16,
     position_groups=4,
-    layer_norm_eps=1e-5,
-    projection_layer_norm=True,
-    normalize_waveform=True,
 )
 RENDERER = RendererConfig(
     generator=GeneratorConfig(
@@ -58,6 +50,15 @@ RENDERER = RendererConfig(
     he_estimator=HeadEstimatorConfig(block_expansion=8, widths=(16, 32), bottlenecks=(1, 1)),
 )
 _GAINS = {"conv_img": 0.2}  # untrained pictures would be black and white otherwise
+
+
+def stand_ins(folder: pathlib.Path, hubert: str | None, renderer: str | None) -> tuple[Any, Any]:
+    """The two paths as they are; for "untrained" a bundle made in `folder`, beside the records, where training finds
+    it."""
+    return (
+        make_hubert(folder / "hubert") if hubert == UNTRAINED else hubert,
+        make_renderer(folder / "renderer") if renderer == UNTRAINED else renderer,
+    )
 
 
 def make_hubert(folder: pathlib.Path) -> pathlib.Path:

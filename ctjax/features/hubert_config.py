@@ -43,6 +43,22 @@ class HubertConfig:
                 f"{self.position_groups} groups"
             )
 
+    @classmethod
+    def large_build(cls, **sizes: Any) -> HubertConfig:
+        """HuBERT-large's build in other `sizes`: hidden_size, layers, heads, intermediate_size, conv_channels (seven),
+        position_kernel and position_groups."""
+        return cls(
+            conv_kernels=(10, 3, 3, 3, 3, 2, 2),
+            conv_strides=(5, 2, 2, 2, 2, 2, 2),
+            conv_bias=True,
+            stem_norm="layer",
+            stable_layer_norm=True,
+            layer_norm_eps=1e-5,
+            projection_layer_norm=True,
+            normalize_waveform=True,
+            **sizes,
+        )
+
     @property
     def stride(self) -> int:
         """Samples from one feature step to the next (320)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ctjax.features.extract import SAMPLE_RATE_HZ, SpeechFeatures, Waveform
+from ctjax.features.extract import SAMPLE_RATE_HZ, Blocks, SpeechFeatures, Waveform
 from ctjax.features.windows import WINDOW_STEPS
 
 # HuBERT's input is brought to unit variance. A recording without speech would be blown up to a roar by that, and the
@@ -24,10 +24,10 @@ def not_blown_up(waveform: Waveform, rms: float = QUIET_RMS) -> Waveform:
 def computed_silence(features: SpeechFeatures) -> np.ndarray:
     """The feature window of computed room noise, heard beside speech of usual loudness: float32 "18 c"."""
     noise = np.random.default_rng(0).normal(0, ROOM_NOISE_RMS, int(SAMPLE_RATE_HZ * _SILENCE_S)).astype(np.float32)
-    return first_window(features, noise, Waveform(len(noise), 0.0, SPEECH_RMS**2))
+    return first_window(features, lambda: [noise], Waveform(len(noise), 0.0, SPEECH_RMS**2))
 
 
-def first_window(features: SpeechFeatures, samples: np.ndarray, waveform: Waveform) -> np.ndarray:
-    """The window at the start of a sound in memory, float32 "18 c"."""
-    window = next(features.stream(lambda: [samples], waveform))[:WINDOW_STEPS]
+def first_window(features: SpeechFeatures, blocks: Blocks, waveform: Waveform) -> np.ndarray:
+    """The window at the start of a sound, float32 "18 c"."""
+    window = next(features.stream(blocks, waveform))[:WINDOW_STEPS]
     return np.pad(window, ((0, WINDOW_STEPS - len(window)), (0, 0)), mode="edge")

@@ -65,22 +65,14 @@ def untrained_head() -> TalkingHead:
         ),
         he_estimator=HeadEstimatorConfig(block_expansion=16),
     )
-    hubert = HubertConfig(
+    hubert = HubertConfig.large_build(
         hidden_size=32,
         layers=2,
         heads=4,
         intermediate_size=64,
         conv_channels=(16,) * 7,
-        conv_kernels=(10, 3, 3, 3, 3, 2, 2),
-        conv_strides=(5, 2, 2, 2, 2, 2, 2),
-        conv_bias=True,
-        stem_norm="layer",
-        stable_layer_norm=True,
         position_kernel=16,
         position_groups=4,
-        layer_norm_eps=1e-5,
-        projection_layer_norm=True,
-        normalize_waveform=True,
     )
     audio2exp = Audio2ExpConfig(channels=hubert.hidden_size, widths=(64, 32, 32, 64))
     keys = jax.random.split(jax.random.key(0), 3)

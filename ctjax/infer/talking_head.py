@@ -27,7 +27,7 @@ from ctjax.infer.sound import silence_window
 from ctjax.infer.speaking import Speaking
 from ctjax.motion.audio2exp import Audio2Exp, Audio2ExpConfig
 from ctjax.nn.module import Params
-from ctjax.render.fast.formulation import Formulation, default_formulation
+from ctjax.render.fast.formulation import default_formulation
 from ctjax.render.fast.renderer import FastRenderer
 from ctjax.render.renderer import Renderer, RendererConfig
 from ctjax.types import UserError
@@ -37,7 +37,6 @@ DEFAULT_SIZE = 256
 DTYPES = ("float32", "bfloat16")
 PARTS = {"renderer": "facevid2vid", "audio2exp": "audio2exp", "hubert": "hubert"}  # folder -> network
 CHUNK_ON_CPU, CHUNK_PER_ACCELERATOR = 4, 16
-_WIDE = 256  # channels; Winograd's transforms cost narrower renderers more than they save
 
 
 class TalkingHead:
@@ -143,10 +142,7 @@ def _renderer(config: RendererConfig, params: Params, dtype: str) -> tuple[Any, 
     """The fast renderer where it serves the config, else the plain one; and the parameters it takes."""
     if config.kp_detector.estimate_jacobian:
         return Renderer(config), _cast(params, dtype)
-    formulation = default_formulation(dtype=dtype)
-    if config.generator.max_features < _WIDE and jax.default_backend() == "cpu":
-        formulation = Formulation(volumes="depth_taps", mask="depth_taps", frames="one_by_one", dtype=dtype)
-    fast = FastRenderer(config, formulation)
+    fast = FastRenderer(config, default_formulation(dtype=dtype, channels=config.generator.max_features))
     return fast, fast.prepare(params)
 
 

@@ -8,6 +8,7 @@ filter lets aliases through.
 from __future__ import annotations
 
 import os
+import wave
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
@@ -78,6 +79,15 @@ def read_audio(path: str | os.PathLike, sample_rate_hz: int = SPEECH_RATE_HZ) ->
     """The whole sound of a file in memory: float32 mono at `sample_rate_hz`. Raises: MediaError as `AudioFile`."""
     blocks = list(AudioFile(path, sample_rate_hz).blocks(sample_rate_hz))
     return AudioClip(np.concatenate(blocks), sample_rate_hz)
+
+
+def write_wav(path: str | os.PathLike, samples: np.ndarray, sample_rate_hz: int = SPEECH_RATE_HZ) -> None:
+    """Writes mono int16 samples "s" as a wav file of 16 bits."""
+    with wave.open(os.fspath(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sample_rate_hz)
+        file.writeframes(np.ascontiguousarray(samples, np.dtype("<i2")).tobytes())
 
 
 def decoded_audio(path: str | os.PathLike) -> Iterator[np.ndarray]:

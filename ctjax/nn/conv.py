@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ctjax.nn.fast.volume import depth_tap_conv
+from ctjax.nn.fast.volume import depth_tap_conv, depth_tap_kernel
 from ctjax.nn.module import Buffer
 
 
@@ -78,8 +78,7 @@ def _volume_conv(
     """
     keeps_size = all(low == high == size // 2 for (low, high), size in zip(padding, kernel.shape, strict=False))
     if jax.default_backend() == "cpu" and keeps_size and all(stride == 1 for stride in strides):
-        laid = jnp.moveaxis(kernel, 0, -2)
-        return depth_tap_conv(x, laid.reshape(*laid.shape[:-2], -1), len(kernel))
+        return depth_tap_conv(x, depth_tap_kernel(kernel), len(kernel))
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **settings)
 
 

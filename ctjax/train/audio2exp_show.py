@@ -6,16 +6,16 @@ import os
 import pathlib
 import shutil
 import tempfile
-import wave
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from ctjax import parallel, weights
-from ctjax.data.records import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from ctjax.data.records import FPS, SAMPLES_PER_FRAME
 from ctjax.data.transforms import DrivenFrames, PairingConfig
 from ctjax.losses.mouth import crop_boxes, mouth_mask
+from ctjax.media.audio import write_wav
 from ctjax.media.mux import VideoWriter
 from ctjax.train import state
 from ctjax.train.loop import MediaFolder
@@ -63,7 +63,7 @@ def write_clip(task: Audio2ExpTask, current: Any, frozen: Any, clips: np.ndarray
     images = [np.round(np.clip(image, 0, 1) * 255).astype(np.uint8) for image in shown]
     with tempfile.TemporaryDirectory() as scratch:
         sound = pathlib.Path(scratch) / "speech.wav"
-        write_wave(sound, example["samples"][: frames * SAMPLES_PER_FRAME])
+        write_wav(sound, example["samples"][: frames * SAMPLES_PER_FRAME])
         height, width = images[0].shape[:2]
         with VideoWriter(path("clip", ".mp4"), (width, height), FPS, audio=sound) as writer:
             for image in images:
@@ -81,15 +81,6 @@ def _example(task: Audio2ExpTask, clips: np.ndarray) -> dict[str, np.ndarray]:
     names = ("clip", "driver", "pairing")
     drawn = examples.random_map(0, np.random.default_rng(0))
     return {name: value for name, value in drawn.items() if name not in names}
-
-
-def write_wave(path: pathlib.Path, samples: np.ndarray) -> None:
-    """int16 mono samples at 16 kHz as a wav file."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE_HZ)
-        file.writeframes(np.ascontiguousarray(samples, np.int16).tobytes())
 
 
 def export(task: Audio2ExpTask, params: Any, steps: int, folder: pathlib.Path) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 from ctjax import config, weights
 from ctjax.losses import vgg19
 from ctjax.losses.experts import KINDS, Expert
-from ctjax.losses.sync_expert import SyncExpert, SyncExpertConfig
 from ctjax.losses.vgg19 import Vgg19Config
 from ctjax.motion.audio2exp import Audio2Exp, Audio2ExpConfig
 from ctjax.nn.module import Params
@@ -38,11 +37,6 @@ def open_renderer(path: str | pathlib.Path, compute: Compute = "float32") -> Fro
 def open_audio2exp(path: str | pathlib.Path, compute: Compute = "float32") -> Frozen:
     """Audio2Exp, with its audio encoder."""
     return _open(path, "audio2exp", Audio2ExpConfig, Audio2Exp, compute)
-
-
-def open_sync_expert(path: str | pathlib.Path, compute: Compute = "float32") -> Frozen:
-    """Our own sync expert."""
-    return _open(path, "sync_expert", SyncExpertConfig, SyncExpert, compute)
 
 
 def open_expert(path: str | pathlib.Path, compute: Compute = "float32") -> tuple[Expert, Frozen]:

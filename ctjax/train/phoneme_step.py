@@ -39,22 +39,14 @@ HELD_OUT_SEED = 1
 
 def small_hubert() -> HubertConfig:
     """HuBERT-large's build, 2.0 million parameters."""
-    return HubertConfig(
+    return HubertConfig.large_build(
         hidden_size=160,
         layers=4,
         heads=4,
         intermediate_size=480,
         conv_channels=(32, 64, 96, 96, 128, 128, 128),
-        conv_kernels=(10, 3, 3, 3, 3, 2, 2),
-        conv_strides=(5, 2, 2, 2, 2, 2, 2),
-        conv_bias=True,
-        stem_norm="layer",
-        stable_layer_norm=True,
         position_kernel=32,
         position_groups=16,
-        layer_norm_eps=1e-5,
-        projection_layer_norm=True,
-        normalize_waveform=True,
     )
 
 

@@ -1,11 +1,10 @@
 """Small videos of drawn faces with sound, and a finder that knows how they are drawn: no network, no person."""
 
-import wave
-
 import cv2
 import numpy as np
 
 from ctjax.faces.landmarks import MESH_TO_68, Mesh
+from ctjax.media.audio import write_wav
 from ctjax.media.mux import VideoWriter
 
 SIZE = 128
@@ -31,11 +30,7 @@ def write_video(path, images, *, sound=True, seconds=None):
         audio = path.with_suffix(".wav")
         length = int(16000 * (len(images) / 25 if seconds is None else seconds))
         hum = (8000 * np.sin(np.arange(length) * 0.2) * np.hanning(800)[np.arange(length) % 800]).astype(np.int16)
-        with wave.open(str(audio), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(16000)
-            file.writeframes(hum.tobytes())
+        write_wav(audio, hum)
     with VideoWriter(path, (SIZE, SIZE), 25, audio=audio) as writer:
         for image in images:
             writer.write(image)

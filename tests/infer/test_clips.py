@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from ctjax.features.silence import QUIET_RMS
 from ctjax.infer import animation as animation_module
-from ctjax.infer.sound import QUIET_RMS, Sound
+from ctjax.infer.sound import Sound
 from ctjax.infer.talking_head import TalkingHead
 from ctjax.media.container import probe
 from ctjax.media.image import read_image, write_image

@@ -92,7 +92,7 @@ def test_paired_training_beats_chance_on_held_out_people(paired):
 
 def test_the_bundle_opens_with_its_report(contrastive):
     run, outcome = contrastive
-    opened = frozen.open_sync_expert(run / "export" / "sync_expert")
+    _, opened = frozen.open_expert(run / "export" / "sync_expert")
     assert opened.network.config == MODEL
     report = opened.provenance[sync_report.REPORT]
     last = metrics.read(run / "metrics.jsonl")[-1]
@@ -131,7 +131,7 @@ def test_an_expert_that_hears_mel_needs_no_features(folder, tmp_path):
     loop.run(SyncExpertTask(config), config.loop, folder=tmp_path)
     first, last = held_out(tmp_path)
     assert first["held_out/real/rank1_within_clip"] < 0.3 < last["held_out/real/rank1_within_clip"]
-    opened = frozen.open_sync_expert(tmp_path / "export" / "sync_expert")
+    _, opened = frozen.open_expert(tmp_path / "export" / "sync_expert")
     assert opened.network.config == model and "hubert" not in opened.provenance
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
-import wave
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ from ctjax.data.synthetic.articulation import Mouth
 from ctjax.data.synthetic.head import Gesture, Head
 from ctjax.data.synthetic.identity import draw_identity
 from ctjax.data.synthetic.speech import Utterance, Voice, speak
+from ctjax.media.audio import write_wav
 
 PERSON = 1006  # seeds of the speakers in records are hashes above a million
 PORTRAIT_PX = 256
@@ -42,12 +42,8 @@ def write(folder: str | os.PathLike) -> None:
     folder = pathlib.Path(folder)
     cv2.imwrite(str(folder / "portrait.png"), cv2.cvtColor(portrait(), cv2.COLOR_RGB2BGR))
     sound = utterance().sound
-    with wave.open(str(folder / "speech.wav"), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(sound.sample_rate_hz)
-        peak = float(np.abs(sound.samples).max())
-        file.writeframes(np.round(sound.samples * (0.8 * 32767 / peak)).astype("<i2").tobytes())
+    peak = float(np.abs(sound.samples).max())
+    write_wav(folder / "speech.wav", np.round(sound.samples * (0.8 * 32767 / peak)), sound.sample_rate_hz)
 
 
 if __name__ == "__main__":

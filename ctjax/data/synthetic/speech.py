@@ -20,18 +20,8 @@ from ctjax.media.audio import SPEECH_RATE_HZ
 from ctjax.types import AudioClip, UserError
 
 LANGUAGES = ("en-us", "en-gb-x-rp", "fr", "cmn")
-VARIANTS = (
-    "m1",
-    "m2",
-    "m3",
-    "m4",
-    "m7",
-    "f1",
-    "f2",
-    "f3",
-    "f4",
-    "f5",
-)  # eSpeak's speakers: men and women of different vocal tracts
+# eSpeak's speakers: men and women of different vocal tracts
+VARIANTS = ("m1", "m2", "m3", "m4", "m7", "f1", "f2", "f3", "f4", "f5")
 SHORTEST_PAUSE_S = 0.08
 PAUSE = ""  # the symbol of a stretch without a phoneme
 

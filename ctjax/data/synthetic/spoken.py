@@ -14,13 +14,14 @@ import grain
 import numpy as np
 from tqdm import tqdm
 
-from ctjax.data.synthetic.phones import phone_steps
+from ctjax.data.synthetic.phones import STEPS_PER_SECOND, phone_steps
 from ctjax.data.synthetic.sentences import sentence
 from ctjax.data.synthetic.speech import LANGUAGES, VARIANTS, Voice, speak
 from ctjax.media.audio import SPEECH_RATE_HZ
 from ctjax.types import UserError
 
-STRIDE, RECEPTIVE_FIELD = 320, 400  # samples, of every HuBERT
+STRIDE = SPEECH_RATE_HZ // STEPS_PER_SECOND
+RECEPTIVE_FIELD = 400  # samples that a step of HuBERT sees
 ROOM_NOISE_RMS = 0.0003, 0.003
 LEVEL_RMS = 0.02, 0.2
 PAUSE_S = 0.0, 0.9

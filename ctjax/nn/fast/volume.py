@@ -5,15 +5,15 @@ XLA's own 3-D convolution is several times slower than its 2-D one on a CPU.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
-def depth_tap_kernel(kernel: np.ndarray) -> np.ndarray:
-    """Re-lays a kernel "k h w i o" as the 2-D kernel "h w i (k o)"."""
-    laid = np.moveaxis(kernel, 0, -2)
-    return np.ascontiguousarray(laid.reshape(*laid.shape[:-2], -1))
+def depth_tap_kernel(kernel: Any) -> Any:
+    """Re-lays a kernel "k h w i o", of numpy or jax, as the 2-D kernel "h w i (k o)"."""
+    return kernel.transpose(1, 2, 3, 0, 4).reshape(*kernel.shape[1:4], -1)
 
 
 def depth_tap_conv(x: jax.Array, kernel: jax.Array, taps: int) -> jax.Array:

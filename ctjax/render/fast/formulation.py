@@ -8,6 +8,7 @@ import jax
 
 DTYPES = ("float32", "bfloat16", "float64")
 FRAMES = ("together", "one_by_one")
+WIDE = 256  # channels; Winograd's transforms cost narrower renderers more than they save
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class Formulation:
             raise ValueError(f"frames is {self.frames!r}, should be one of {', '.join(FRAMES)}")
 
 
-def default_formulation(platform: str | None = None, *, dtype: str = "float32") -> Formulation:
-    """What is fastest on `platform` ("cpu", "gpu", "tpu"; by default jax's own).
+def default_formulation(platform: str | None = None, *, dtype: str = "float32", channels: int = WIDE) -> Formulation:
+    """What is fastest on `platform` ("cpu", "gpu", "tpu"; by default jax's own) for a generator of so many `channels`
+    (`max_features`).
 
     Winograd and DFT trade products for additions and memory traffic. That pays on a CPU in float32; matrix units
     multiply faster than they can be fed, and bfloat16 has too few digits for it.
@@ -41,6 +43,6 @@ def default_formulation(platform: str | None = None, *, dtype: str = "float32") 
     platform = platform or jax.default_backend()
     if platform != "cpu":
         return Formulation(dtype=dtype)
-    if dtype == "bfloat16":
+    if dtype == "bfloat16" or channels < WIDE:
         return Formulation(volumes="depth_taps", mask="depth_taps", frames="one_by_one", dtype=dtype)
     return Formulation(images="winograd4", volumes="winograd4", mask="dft", frames="one_by_one", dtype=dtype)

@@ -1,0 +1,18 @@
+"""A benchmark once for every number of devices that a CPU is divided into, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+
+
+def run_each(counts: Iterable[str]) -> None:
+    """Starts this command again with so many devices each time, without its flag --host_devices=..."""
+    others = [argument for argument in sys.argv[1:] if not argument.startswith("--host_devices")]
+    for count in counts:
+        environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
+        }
+        subprocess.run([sys.executable, sys.argv[0], *others], check=True, env=environment)
