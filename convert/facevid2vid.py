@@ -51,6 +51,9 @@ class Shapes:
     def in_(self, key: str) -> int:
         return self._get(key)[1]
 
+    def side(self, key: str) -> int:
+        return self._get(key)[2]
+
     def count(self, pattern: str, start: int = 0) -> int:
         """How many numbers n from `start` to the highest of any key that begins like pattern.format(n): a key that is
         missing in between is then reported as missing, instead of making the network smaller."""
@@ -117,6 +120,7 @@ def _infer_dense_motion(shapes: Shapes, reshape_depth: int) -> DenseMotionConfig
         reshape_depth=reshape_depth,
         compress=shapes.out("dense_motion_network.compress.weight"),
         estimate_occlusion_map="dense_motion_network.occlusion.weight" in shapes,
+        mask_kernel=shapes.side("dense_motion_network.mask.weight"),
     )
 
 

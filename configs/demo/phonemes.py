@@ -5,7 +5,7 @@ python train.py --config=configs/demo/phonemes.py --workdir=runs/demo/phonemes
 
 from ml_collections import ConfigDict
 
-STEPS = 1000
+STEPS = 700
 
 
 def get_config() -> ConfigDict:
@@ -19,15 +19,15 @@ def get_config() -> ConfigDict:
             "evaluation_batches": 4,
             "loop": {
                 "steps": STEPS,
-                "batch": 16,
+                "batch": 10,
                 "seed": 0,
                 "log_every": 25,
-                "save_every": 200,
+                "save_every": 100,
                 "keep": 2,
-                "evaluate_every": 250,
-                "pictures_every": 1000,
+                "evaluate_every": 350,
+                "pictures_every": 700,
             },
-            "optimizer": {"lr": 1e-3, "warmup": 100, "decay": "cosine", "decay_steps": STEPS - 100, "ema": 0.995},
+            "optimizer": {"lr": 1e-3, "warmup": 50, "decay": "cosine", "decay_steps": STEPS - 50, "ema": 0.995},
             "reading": {"threads": 2, "prefetch": 32, "workers": 0},
         }
     )

@@ -126,11 +126,20 @@ def known_pose(clip: Clip, frame: int, poses: Poses) -> np.ndarray:
 class FramePairs(grain.transforms.RandomMap):
     """Two frames of one clip: source_u8, driving_u8 "h w 3"; clip: its number; driving_pose_deg "3" (yaw, pitch,
     roll) where `poses` asks for it; source_landmarks, driving_landmarks "68 2" (-1 to 1 across the picture) where
-    `landmarks` does. Half of the pairs are mirrored if `mirror`."""
+    `landmarks` does. Half of the pairs are mirrored if `mirror`. size: side that pictures are scaled to; None keeps the
+    clips' own."""
 
     def __init__(
-        self, source: Clips, clips: np.ndarray, *, poses: Poses = "none", landmarks: bool = False, mirror: bool = True
+        self,
+        source: Clips,
+        clips: np.ndarray,
+        *,
+        poses: Poses = "none",
+        landmarks: bool = False,
+        mirror: bool = True,
+        size: int | None = None,
     ):
+        self._size = size or source.image_size
         self._source, self._clips, self._mirror = source, clips, mirror
         self._poses, self._landmarks = poses, landmarks
 
@@ -144,7 +153,8 @@ class FramePairs(grain.transforms.RandomMap):
         clip = self._source[number]
         images = clip.images([source, driving])
         images = np.ascontiguousarray(images[:, :, ::-1]) if mirrored else images
-        example = {"source_u8": images[0], "driving_u8": images[1], "clip": np.int32(number)}
+        source_u8, driving_u8 = (self._scaled(image) for image in images)
+        example = {"source_u8": source_u8, "driving_u8": driving_u8, "clip": np.int32(number)}
         if self._poses != "none":
             pose = known_pose(clip, driving, self._poses)
             example["driving_pose_deg"] = pose * MIRROR_SIGNS if mirrored else pose
@@ -155,13 +165,20 @@ class FramePairs(grain.transforms.RandomMap):
             example["source_landmarks"], example["driving_landmarks"] = landmarks.astype(np.float32)
         return example
 
+    def _scaled(self, image: np.ndarray) -> np.ndarray:
+        if image.shape[0] == self._size:
+            return image
+        return cv2.resize(image, (self._size, self._size), interpolation=cv2.INTER_AREA)
+
 
 class HeldOutPairs(FramePairs):
     """Always the same pairs: example i is of clip i // `per_clip`, its first frame driven by one of `per_clip` others,
     evenly spread. `pair` is i itself."""
 
-    def __init__(self, source: Clips, clips: np.ndarray, *, per_clip: int, poses: Poses = "none"):
-        super().__init__(source, clips, poses=poses, mirror=False)
+    def __init__(
+        self, source: Clips, clips: np.ndarray, *, per_clip: int, poses: Poses = "none", size: int | None = None
+    ):
+        super().__init__(source, clips, poses=poses, mirror=False, size=size)
         self._per_clip = per_clip
 
     def random_map(self, index: int, rng: np.random.Generator) -> Example:

@@ -11,8 +11,18 @@ import grain
 import numpy as np
 
 from ctjax.data.mouths import Mouths, read_mouths, read_sound, sound_windows
-from ctjax.data.records import FIELDS, HUBERT, RENDERER, SAMPLES_PER_FRAME, Clip, RecordSet
+from ctjax.data.records import (
+    FIELDS,
+    FPS,
+    HUBERT,
+    RENDERER,
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_FRAME,
+    Clip,
+    RecordSet,
+)
 from ctjax.faces.mouth import lower_face_boxes, mouth_boxes
+from ctjax.features.silence import frame_levels, silent_frames
 from ctjax.losses.sync_expert import Sound
 from ctjax.types import UserError
 
@@ -133,7 +143,10 @@ class DrivenFrames(grain.transforms.RandomMap):
     source_u8 "t h w 3"; boxes "t 4"; canonical, expression "t k 3"; yaw_deg, pitch_deg, roll_deg "t";
     translation "t 3"; hubert "t 18 c" (one window a frame, of the driving sound); pairing: one of `PAIRINGS`;
     samples int16 "s" (the driving sound, for clips with sound); clip, driver: numbers of the two clips. `extras`, for
-    experts that need them: mel "t 16 80", windows of the driving sound; lower_faces "t 4", further boxes.
+    experts that need them: mel "t 16 80", windows of the driving sound; lower_faces "t 4", further boxes. With
+    `expressions` also what the clip's own expression is where the sound is from, spoken_expression "t k 3", and where
+    the clip is silent, silent_expression "k 3" (its mean); each with spoken_known, silent_known (0 or 1), since another
+    person's sound, and a clip without silence, have none.
     """
 
     def __init__(
@@ -144,7 +157,9 @@ class DrivenFrames(grain.transforms.RandomMap):
         frames: int,
         pairing: PairingConfig,
         extras: Collection[str] = (),
+        expressions: bool = False,
     ):
+        self._expressions = expressions
         self._records, self._clips, self._frames, self._pairing = records, clips, frames, pairing
         self._extras = extras
         self._of_person: dict[str, list[int]] = defaultdict(list)
@@ -174,6 +189,8 @@ class DrivenFrames(grain.transforms.RandomMap):
             example["mel"] = sound_windows(read_sound(driving_clip, "mel"), "mel", driving)
         if "lower_faces" in self._extras:
             example["lower_faces"] = lower_face_boxes(clip["landmarks"])[frames]
+        if self._expressions:
+            example |= _filmed_expressions(clip, driving, own_sound=driver == number)
         return example | {name: clip[name][frames] for name in FIELDS[RENDERER]}
 
     def _partner(self, number: int, start: int, rng: np.random.Generator) -> tuple[int, int, np.ndarray]:
@@ -204,6 +221,21 @@ class DrivenFrames(grain.transforms.RandomMap):
     def _shifted_starts(self, frames: int, start: int) -> np.ndarray:
         starts = np.arange(frames - self._frames + 1)
         return starts[np.abs(starts - start) >= self._pairing.min_shift]
+
+
+def _filmed_expressions(clip: Clip, driving: np.ndarray, *, own_sound: bool) -> Example:
+    """The expressions that a clip has under its own sound and in its silence; see `DrivenFrames`."""
+    expression = clip["expression"]
+    samples = clip["samples"].astype(np.float32) / 32768
+    silent = silent_frames(frame_levels(samples, SAMPLE_RATE_HZ, FPS, len(expression)), FPS)
+    spoken = expression[driving] if own_sound else np.zeros((len(driving), *expression.shape[1:]), np.float32)
+    quiet = expression[silent].mean(0) if silent.any() else np.zeros(expression.shape[1:], np.float32)
+    return {
+        "spoken_expression": spoken.astype(np.float32),
+        "spoken_known": np.float32(own_sound),
+        "silent_expression": quiet.astype(np.float32),
+        "silent_known": np.float32(silent.any()),
+    }
 
 
 def endless(clips: np.ndarray, transform: grain.transforms.RandomMap, seed: int) -> grain.MapDataset:

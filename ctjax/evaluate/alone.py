@@ -15,6 +15,7 @@ from ctjax.evaluate.instruments import Instruments
 from ctjax.evaluate.mfcc import SAMPLE_RATE_HZ
 from ctjax.evaluate.results import Scores
 from ctjax.evaluate.sharpness import laplacian_variance
+from ctjax.features.silence import frame_levels, silent_frames
 
 
 class Probe(Protocol):
@@ -53,8 +54,8 @@ def _from_landmarks(faces: FaceSeries, pcm16: np.ndarray | None) -> Scores:
     curves = {"aperture": aperture.astype(np.float32)}
     if pcm16 is None:
         return Scores(values, curves, ("no sound: nothing about sync or silence",))
-    levels = mouth.frame_levels(pcm16 / np.float32(32768), SAMPLE_RATE_HZ, FPS, len(aperture))
-    silent = mouth.silent_frames(levels, FPS)
+    levels = frame_levels(pcm16 / np.float32(32768), SAMPLE_RATE_HZ, FPS, len(aperture))
+    silent = silent_frames(levels, FPS)
     values["aperture_silence"] = known_mean(aperture[silent])
     return Scores(values, {**curves, "silent": silent.astype(np.float32)})
 

@@ -1,4 +1,4 @@
-"""How far the mouth opens: aperture from landmarks, its correlation with the reference, and its size in silence."""
+"""How far the mouth opens: aperture from landmarks, and its correlation with the reference."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ INNER_LIPS = ((61, 67), (62, 66), (63, 65))  # upper and lower points of the inn
 OUTER_EYE_CORNERS = (36, 45)
 MIN_CORRELATED_FRAMES = 10
 MAX_LAG_FRAMES = 15
-SILENCE_BELOW_LOUD = 0.01  # -40 dB below the clip's loud frames (95th percentile)
-SILENCE_FLOOR = 1e-3  # -60 dBFS: silent whatever the rest of the clip is like
-MIN_SILENCE_S = 0.2
 
 
 def aperture(landmarks: np.ndarray) -> np.ndarray:
@@ -47,27 +44,3 @@ def best_lag(a: np.ndarray, b: np.ndarray, limit: int = MAX_LAG_FRAMES) -> float
             found[lag] = correlation(early[:count], late[abs(lag) :])
     found = {lag: r for lag, r in found.items() if np.isfinite(r)}
     return float(max(found, key=lambda lag: (found[lag], -abs(lag)))) if found else float("nan")
-
-
-def frame_levels(samples: np.ndarray, sample_rate_hz: int, fps: float, frames: int) -> np.ndarray:
-    """RMS of the sound of each video frame, "frames"; 0 after the sound's end."""
-    per_frame = sample_rate_hz / fps
-    edges = np.round(np.arange(frames + 1) * per_frame).astype(int)
-    energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
-    counts = np.diff(edges)
-    edges = np.minimum(edges, len(samples))
-    return np.sqrt(np.diff(energy[edges]) / np.maximum(counts, 1))
-
-
-def silent_frames(levels: np.ndarray, fps: float) -> np.ndarray:
-    """Which frames are silent, bool "t": quieter than -40 dB below the 95th percentile of the clip or than -60 dBFS,
-    in a stretch of at least 0.2 s."""
-    if not len(levels):
-        return np.zeros(0, bool)
-    quiet = levels < max(SILENCE_BELOW_LOUD * np.percentile(levels, 95), SILENCE_FLOOR)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], quiet, [False]]).astype(np.int8)))
-    silent = np.zeros(len(levels), bool)
-    for start, stop in zip(edges[::2], edges[1::2], strict=True):
-        if stop - start >= MIN_SILENCE_S * fps:
-            silent[start:stop] = True
-    return silent

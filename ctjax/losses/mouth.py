@@ -8,6 +8,8 @@ from jaxtyping import Array, Float
 
 MASK_POWER = 4  # 2 is an ellipse, infinity the box itself
 MASK_SOFTNESS = 0.15  # width of the edge, in units of the ellipse's own distance
+LIPS = slice(48, 68)  # of the 68 landmarks
+LIP_MARGIN = 0.35  # of the lips' width, around them on every side: jaw and cheeks move with them
 
 
 def crop_boxes(image: Float[Array, "b h w c"], boxes: Float[Array, "b 4"], size: int) -> Float[Array, "b size size c"]:
@@ -42,3 +44,20 @@ def mouth_mask(boxes: Float[Array, "b 4"], height: int, width: int) -> Float[Arr
     # far outside the mask is 0 whatever the distance; the clip keeps the power's gradient finite
     distance = jnp.clip(down[:, :, None], 0, 8) ** MASK_POWER + jnp.clip(across[:, None, :], 0, 8) ** MASK_POWER
     return jax.nn.sigmoid((1.0 - distance ** (1 / MASK_POWER)) / MASK_SOFTNESS * 4)[..., None]
+
+
+def mouth_pixel(
+    prediction_01: Float[Array, "b h w c"], target_01: Float[Array, "b h w c"], landmarks: Float[Array, "b 68 2"]
+) -> Float[Array, " b"]:
+    """Mean absolute difference around the target's lips; landmarks: -1 to 1 across the picture.
+
+    The mouth is a few hundredths of a picture: a mean over all of it hardly hears what speech moves.
+    """
+    height, width = target_01.shape[1:3]
+    sides = jnp.array([width - 1, height - 1], jnp.float32)
+    lips_px = (landmarks[:, LIPS] + 1) / 2 * sides
+    low, high = lips_px.min(1), lips_px.max(1)
+    margin = LIP_MARGIN * (high - low)[:, :1]
+    mask = mouth_mask(jnp.concatenate([low - margin, high + margin], axis=1), height, width)
+    difference = jnp.abs(prediction_01 - target_01).astype(jnp.float32)
+    return (mask * difference).sum((1, 2, 3)) / (mask.sum((1, 2, 3)) * target_01.shape[-1])

@@ -20,6 +20,7 @@ from ctjax.losses.discriminator import Discriminator, inner_maps, predictions, s
 from ctjax.losses.equivariance import Warp, WarpConfig
 from ctjax.losses.keypoint_prior import keypoint_prior
 from ctjax.losses.landmark import landmark
+from ctjax.losses.mouth import mouth_pixel
 from ctjax.losses.perceptual import mean_per_example, perceptual
 from ctjax.losses.vgg19 import Vgg19
 from ctjax.types import HeadPose
@@ -30,8 +31,8 @@ Terms = dict[str, Float[Array, " b"]]
 @dataclass(frozen=True)
 class LossWeights:
     """The reference's defaults. perceptual: per VGG layer; feature_matching: per discriminator block; pixel: mean
-    absolute difference; landmark: see `ctjax.losses.landmark`; the reference has neither. A term of weight 0 is not
-    computed."""
+    absolute difference; mouth_pixel: the same around the mouth alone; landmark: see `ctjax.losses.landmark`; the
+    reference has none of these three. A term of weight 0 is not computed."""
 
     perceptual: tuple[float, ...] = (10.0,) * 5
     generator_gan: float = 1.0
@@ -43,7 +44,12 @@ class LossWeights:
     head_pose: float = 20.0
     expression: float = 5.0
     pixel: float = 0.0
+    mouth_pixel: float = 0.0
     landmark: float = 0.0
+
+    @property
+    def needs_landmarks(self) -> bool:
+        return self.landmark != 0 or self.mouth_pixel != 0
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def generator_terms(
     landmarks: Sequence[Float[Array, "b 68 2"]] | None = None,
 ) -> Terms:
     """The renderer's side. target_deg: yaw, pitch, roll of the driving frames, from a teacher or from the records.
-    landmarks: of the source and the driving frames, -1 to 1 across the picture, where the landmark loss has a weight.
+    landmarks: of the source and the driving frames, -1 to 1 across the picture, where a loss needs them.
     """
     weights = config.weights
     terms: Terms = {}
@@ -118,6 +124,8 @@ def generator_terms(
         terms["expression"] = weights.expression * pose_prior.expression(made.pose.expression)
     if weights.pixel:
         terms["pixel"] = weights.pixel * mean_per_example(abs(made.prediction_01 - made.driving_01))
+    if weights.mouth_pixel:
+        terms["mouth_pixel"] = weights.mouth_pixel * mouth_pixel(made.prediction_01, made.driving_01, landmarks[1])
     if weights.landmark:
         pairs = zip((made.source, made.driving), landmarks, strict=True)
         terms["landmark"] = weights.landmark * sum(landmark(posed.keypoints, targets) for posed, targets in pairs)

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from ctjax.nn.conv import conv
+from ctjax.nn.module import Buffer
 from ctjax.nn.norm import BatchNorm
-from ctjax.nn.resize import average_pool, upsample_nearest
+from ctjax.nn.resize import average_pool, low_pass_kernel, low_pass_subsample, upsample_nearest
+
+
+class LowPass(nnx.Module):
+    """The fixed filter that the reference stores under `down` (ControlTalk modules/util.py:374-415)."""
+
+    def __init__(self, channels: int, scale: float, stride: int):
+        self.kernel = Buffer(jnp.asarray(low_pass_kernel(scale, channels)))
+        self.stride = stride
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return low_pass_subsample(x, self.kernel[...], self.stride)
 
 
 class Chain(nnx.Module):

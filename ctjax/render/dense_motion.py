@@ -22,7 +22,9 @@ _EXACT = jax.lax.Precision.HIGHEST
 
 @dataclass(frozen=True)
 class DenseMotionConfig:
-    """Names as in the reference's yaml. `mask_floor`: mask entries below it are taken for 0 when motions are mixed."""
+    """Names as in the reference's yaml. `mask_floor`: mask entries below it are taken for 0 when motions are mixed.
+    `mask_kernel`: side of the convolution that makes the mask, 7 in the reference, where it is up to half of the work
+    of a small renderer."""
 
     num_kp: int = 15
     feature_channel: int = 32
@@ -33,6 +35,7 @@ class DenseMotionConfig:
     compress: int = 4
     estimate_occlusion_map: bool = True
     mask_floor: float = 0.0
+    mask_kernel: int = 7
 
 
 class Motion(NamedTuple):
@@ -87,7 +90,8 @@ class DenseMotion(nnx.Module):
             rngs=rngs,
         )
         features = self.hourglass.out_features
-        self.mask = conv(features, config.num_kp + 1, (7, 7, 7), padding=3, rngs=rngs)
+        side = config.mask_kernel
+        self.mask = conv(features, config.num_kp + 1, (side,) * 3, padding=side // 2, rngs=rngs)
         if config.estimate_occlusion_map:
             self.occlusion = conv(features * config.reshape_depth, 1, (7, 7), padding=3, rngs=rngs)
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ctjax.nn.blocks import Bottleneck, Chain
+from ctjax.nn.blocks import Bottleneck, Chain, LowPass
 from ctjax.nn.conv import BlockwiseLinear, conv
 from ctjax.nn.norm import BatchNorm
 from ctjax.nn.resize import max_pool
@@ -26,7 +26,8 @@ class HeadEstimatorConfig:
 
     widths, bottlenecks: of the stages, each a 1 x 1 convolution to its width, a bottleneck that halves the size (not in
     the first stage), and so many that keep it. They are literals in the reference (ControlTalk
-    modules/keypoint_detector.py:85-129) and have its values by default.
+    modules/keypoint_detector.py:85-129) and have its values by default. scale_factor: 1 / n, the input is low-passed
+    and every n-th pixel taken, as the keypoint detector does; the reference takes the picture as it is.
     """
 
     num_kp: int = 15
@@ -35,6 +36,11 @@ class HeadEstimatorConfig:
     num_bins: int = 66
     widths: tuple[int, ...] = (256, 512, 1024, 2048)
     bottlenecks: tuple[int, ...] = (3, 3, 5, 2)
+    scale_factor: float = 1.0
+
+    @property
+    def stride(self) -> int:
+        return round(1 / self.scale_factor)
 
 
 class HeadEstimate(NamedTuple):
@@ -83,10 +89,14 @@ class HeadEstimator(nnx.Module):
         self.fc_yaw = BlockwiseLinear(width, config.num_bins, rngs=rngs)
         self.fc_t = BlockwiseLinear(width, 3, rngs=rngs)
         self.fc_exp = BlockwiseLinear(width, 3 * config.num_kp, rngs=rngs)
+        if config.stride > 1:
+            self.down = LowPass(config.image_channel, config.scale_factor, config.stride)
 
     def __call__(self, image_01: jax.Array) -> HeadEstimate:
         """image_01: RGB "b h w 3" in [0, 1], any size from 32 pixels."""
         x = image_01.astype(self.conv1.kernel[...].dtype)
+        if self.config.stride > 1:
+            x = self.down(x)
         x = jax.nn.relu(self.norm1(self.conv1(x)))
         x = max_pool(x, window=3, stride=2, padding=1)
         x = self.block1(jax.nn.relu(self.norm2(self.conv2(x))))

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ctjax.nn.blocks import LowPass
 from ctjax.nn.conv import conv
 from ctjax.nn.hourglass import ImageToVolumeHourglass
-from ctjax.nn.module import Buffer
-from ctjax.nn.resize import low_pass_kernel, low_pass_subsample
 from ctjax.nn.sampling import corner_line
 
 _EXACT = jax.lax.Precision.HIGHEST
@@ -44,17 +43,6 @@ class Detection(NamedTuple):
     keypoints: jax.Array
     jacobian: jax.Array | None
     heatmap_logits: jax.Array
-
-
-class LowPass(nnx.Module):
-    """The fixed filter that the reference stores under `down` (ControlTalk modules/util.py:374-415)."""
-
-    def __init__(self, channels: int, scale: float, stride: int):
-        self.kernel = Buffer(jnp.asarray(low_pass_kernel(scale, channels)))
-        self.stride = stride
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return low_pass_subsample(x, self.kernel[...], self.stride)
 
 
 class KeypointDetector(nnx.Module):

@@ -187,7 +187,13 @@ class Audio2ExpTask:
     def terms(
         self, params: Any, frozen: Any, batch: Batch, alpha: jax.Array | float, silent_alpha: jax.Array | float
     ) -> dict[str, jax.Array]:
-        """The terms of the loss for each example, "b" float32, before any weight. silent_alpha: a number or "b"."""
+        """The terms of the loss for each example, "b" float32, before any weight. silent_alpha: a number or "b".
+
+        Where only the expression has a weight nothing is rendered, and a step costs next to nothing."""
+        weights = self.config.weights
+        guided = {"expression": self.expression_distance(frozen, params, batch)} if weights.expression else {}
+        if not weights.looks_at_pictures:
+            return guided
         edit = functools.partial(self.edited, frozen)
         if self.config.remat != "nothing":
             edit = jax.checkpoint(edit)
@@ -195,13 +201,26 @@ class Audio2ExpTask:
         judge = functools.partial(self.judge, frozen)
         if self.config.remat == "everything":
             judge = jax.checkpoint(judge)
-        terms = judge(output_01, batch)
-        weights = self.config.weights
+        terms = guided | judge(output_01, batch)
         if weights.anchor:
             terms["anchor"] = total.anchor(delta)
         if weights.smoothness:
             terms["smoothness"] = total.smoothness(delta)
         return terms
+
+    def expression_distance(self, frozen: Any, params: Any, batch: Batch) -> jax.Array:
+        """How far the expression is from the filmed one, after silence and after the speech that follows it, both at
+        full strength, "b"."""
+        b, t = batch["hubert"].shape[:2]
+        flat = {name: batch[name].reshape(b * t, *batch[name].shape[2:]) for name in ("hubert", "expression")}
+        audio2exp, params = self.audio2exp, self.whole(params, frozen)
+        closed = audio2exp.expression(params, frozen["silence"], flat["expression"], 1.0)
+        spoken = audio2exp.expression(params, flat["hubert"].astype(self.config.compute), closed, 1.0)
+        closed, spoken = (x.reshape(b, t, *x.shape[1:]) for x in (closed, spoken))
+        silence = jnp.broadcast_to(batch["silent_expression"][:, None], closed.shape)
+        return total.known_expression(closed, silence, batch["silent_known"]) + total.known_expression(
+            spoken, batch["spoken_expression"], batch["spoken_known"]
+        )
 
     def edited(
         self, frozen: Any, params: Any, batch: Batch, alpha: jax.Array | float, silent_alpha: jax.Array | float
@@ -279,7 +298,12 @@ class Audio2ExpTask:
     def _examples(self, clips: np.ndarray) -> transforms.DrivenFrames:
         config = self.config
         return transforms.DrivenFrames(
-            self.records, clips, frames=config.frames, pairing=config.pairing, extras=self.extras
+            self.records,
+            clips,
+            frames=config.frames,
+            pairing=config.pairing,
+            extras=self.extras,
+            expressions=config.weights.expression != 0,
         )
 
     @property

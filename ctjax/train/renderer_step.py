@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,7 @@ from ctjax.losses.renderer_total import RendererLossConfig
 from ctjax.losses.vgg19 import Vgg19Config
 from ctjax.motion.keypoints import transform_jacobians, transform_keypoints
 from ctjax.nn.module import Network
+from ctjax.nn.resize import low_pass_kernel
 from ctjax.render.renderer import Renderer, RendererConfig
 from ctjax.train.loop import LoopConfig, MediaFolder
 from ctjax.train.optim import OptimizerConfig
@@ -51,19 +53,24 @@ SPATIAL_UNIT = 4  # the generator's features are a quarter of the picture; see R
 class RendererTraining:
     """records: folders made by prepare.py; crops: folders of face crops, one sub-folder a clip (give one of the two).
     poses: known head poses in the records instead of Hopenet, "truth" (synthetic) or "estimated" (by the renderer that
-    made them). vgg19, hopenet: converted bundles; vgg19 may be "untrained", a fixed random network of the widths
-    `vgg19_model`, to try things out. start, start_discriminator: bundles to go on from; their architecture replaces
-    `renderer` and `discriminator`. freeze: dotted parts of the renderer that stay as they are, for fine-tuning."""
+    made them). size: side in pixels that pictures are scaled to; 0: as they are. vgg19, hopenet: converted bundles;
+    vgg19 may be "untrained", a fixed random network of the widths `vgg19_model`, to try things out. start,
+    start_discriminator: bundles to go on from; their architecture replaces `renderer` and `discriminator`. start_scale:
+    multiplies the scale_factor of both estimators of `start`; 0.5 where its pictures were half as large, so that the
+    estimators go on seeing what they know. freeze: dotted parts of the renderer that stay as they are, for
+    fine-tuning."""
 
     records: tuple[str, ...] = ()
     crops: tuple[str, ...] = ()
     task: Literal["renderer"] = "renderer"
     poses: Literal["none", "truth", "estimated"] = "none"
+    size: int = 0
     mirror: bool = True
     vgg19: str | None = None
     vgg19_model: Vgg19Config = field(default_factory=Vgg19Config)
     hopenet: str | None = None
     start: str | None = None
+    start_scale: float = 1.0
     start_discriminator: str | None = None
     freeze: tuple[str, ...] = ()
     renderer: RendererConfig = field(default_factory=RendererConfig)
@@ -84,10 +91,13 @@ class RendererTraining:
             raise ValueError("give either records (folders made by prepare.py) or crops (folders of face crops)")
         if self.crops and self.poses != "none":
             raise ValueError(f"poses is {self.poses!r}, but a folder of crops knows no poses: set hopenet instead")
-        if self.crops and self.losses.weights.landmark:
+        if self.crops and self.losses.weights.needs_landmarks:
             raise ValueError(
-                "losses.weights.landmark has a weight, but a folder of crops knows no landmarks: use records"
+                "losses.weights.landmark or mouth_pixel has a weight, but a folder of crops knows no landmarks: use "
+                "records"
             )
+        if self.start_scale != 1 and not self.start:
+            raise ValueError("start_scale changes what the estimators of `start` see, but there is no start")
         if self.freeze and not self.start:
             raise ValueError("freeze keeps parts of a renderer as they are, but there is no start to take it from")
         if self.losses.clip_length > 1:
@@ -104,6 +114,7 @@ class RendererTask:
         self.frozen: dict[str, Any] = {}
         update = self._open_networks(config)
         self.config = config
+        self.size = config.size or self.clips.image_size
         self.update = RendererUpdate(update)
         if self._start:
             self.frozen["renderer"] = self.update.split(self._start["renderer"])[2] if "renderer" in self._start else {}
@@ -116,7 +127,8 @@ class RendererTask:
         self._start: dict[str, Any] = {}
         renderer, judge, vgg, pose = config.renderer, config.discriminator, config.vgg19_model, HopenetConfig()
         if config.start:
-            renderer, self._start["renderer"] = _open(config.start, "facevid2vid", RendererConfig, Renderer)
+            renderer, params = _open(config.start, "facevid2vid", RendererConfig, Renderer)
+            renderer, self._start["renderer"] = _seen_at(renderer, params, config.start_scale)
         if config.start_discriminator:
             judge, self._start["discriminator"] = _open(
                 config.start_discriminator, "discriminator", DiscriminatorConfig, discriminator.network
@@ -146,9 +158,9 @@ class RendererTask:
         self.update.check_frozen(self.frozen, known_poses=config.poses != "none")
         generator, detector = self.update.config.renderer.generator, self.update.config.renderer.kp_detector
         unit = max(SPATIAL_UNIT * 2**generator.dense_motion.num_blocks, detector.stride * 2**detector.num_blocks)
-        if self.clips.image_size % unit:
+        if self.size % unit:
             raise UserError(
-                f"the pictures have {self.clips.image_size} px, this renderer takes multiples of {unit}: prepare them "
+                f"the pictures have {self.size} px, this renderer takes multiples of {unit}: prepare them "
                 "at another size, or lower num_blocks of dense_motion and kp_detector"
             )
 
@@ -162,13 +174,21 @@ class RendererTask:
 
     def training_data(self, rows: parallel.Rows) -> grain.IterDataset:
         config = self.config
-        landmarks = config.losses.weights.landmark > 0
-        pairs = FramePairs(self.clips, self._train, poses=config.poses, landmarks=landmarks, mirror=config.mirror)
+        pairs = FramePairs(
+            self.clips,
+            self._train,
+            poses=config.poses,
+            landmarks=config.losses.weights.needs_landmarks,
+            mirror=config.mirror,
+            size=self.size,
+        )
         return pipeline.batches(transforms.endless(self._train, pairs, config.loop.seed), rows, config.reading)
 
     def evaluation_data(self, rows: parallel.Rows) -> Iterable[Batch]:
         config = self.config
-        pairs = HeldOutPairs(self.clips, self._held_out, per_clip=config.held_out_frames, poses=config.poses)
+        pairs = HeldOutPairs(
+            self.clips, self._held_out, per_clip=config.held_out_frames, poses=config.poses, size=self.size
+        )
         examples = np.arange(len(self._held_out) * config.held_out_frames)
         stream = transforms.in_order(examples, pairs, 0)
         return pipeline.first_batches(stream, rows, -(-len(examples) // rows.batch))
@@ -270,6 +290,23 @@ def _open(path: str, name: str, config_type: type, build: Any) -> tuple[Any, Any
     config = configs.from_mapping(config_type, manifest["config"])
     network: Network = build(config)
     return config, weights.open_bundle(path, network=name, abstract=network.abstract).params
+
+
+def _seen_at(config: RendererConfig, params: Any, scale: float) -> tuple[RendererConfig, Any]:
+    """A renderer whose estimators look at pictures scaled by `scale` more; only their fixed low-pass filters change."""
+    if scale == 1:
+        return config, params
+    parts = ("kp_detector", "he_estimator")
+    scaled = {
+        part: dataclasses.replace(getattr(config, part), scale_factor=scale * getattr(config, part).scale_factor)
+        for part in parts
+    }
+    params = dict(params)
+    for part in parts:
+        kept = {name: value for name, value in params[part].items() if name != "down"}
+        kernel = low_pass_kernel(scaled[part].scale_factor, scaled[part].image_channel)
+        params[part] = {**kept, "down": {"kernel": kernel}} if scaled[part].stride > 1 else kept
+    return dataclasses.replace(config, **scaled), params
 
 
 def _distance_px(a: jax.Array, b: jax.Array, size: int) -> jax.Array:

@@ -7,7 +7,7 @@ state: step, key, params (learned leaves of the renderer), statistics (its batch
 vectors), opt_state, ema, discriminator {step, params, statistics, opt_state}.
 frozen: renderer (leaves that `freeze` names), vgg19, hopenet; the last two where the losses need them.
 batch: source_u8 and driving_u8 "b h w 3" of one person each; driving_pose_deg "b 3" (yaw, pitch, roll) where known; and
-source_landmarks, driving_landmarks "b 68 2" (-1 to 1 across the picture) where the landmark loss has a weight.
+source_landmarks, driving_landmarks "b 68 2" (-1 to 1 across the picture) where a loss needs them.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ class RendererUpdate:
             vgg=self._bind_vgg(frozen),
             discriminator=critic,
             target_deg=self.known_pose(frozen, batch, driving_01) if self.config.losses.weights.head_pose else None,
-            landmarks=[batch[key] for key in LANDMARK_KEYS] if self.config.losses.weights.landmark else None,
+            landmarks=[batch[key] for key in LANDMARK_KEYS] if self.config.losses.weights.needs_landmarks else None,
         )
         value, means = total(terms)
         return value, (means, outcome, self.discriminator.unbind(critic))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ctjax.evaluate import landmark_distance, mouth, sharpness, stability
+from ctjax.features import silence
 
 
 @pytest.fixture
@@ -74,15 +75,15 @@ def test_silence_is_found_where_the_sound_pauses():
     sound = 0.2 * np.sin(np.arange(2 * rate) * 0.3)
     sound[rate // 2 : rate] *= 1e-3  # 0.5 .. 1 s, -60 dB
     sound[rate + 3200 : rate + 4480] = 0  # 80 ms: too short to count
-    levels = mouth.frame_levels(sound, rate, fps, 52)
+    levels = silence.frame_levels(sound, rate, fps, 52)
     assert levels[0] == pytest.approx(0.2 / np.sqrt(2), rel=0.02)
     assert levels[50:].tolist() == [0, 0]  # after the end of the sound
-    silent = mouth.silent_frames(levels, fps)
+    silent = silence.silent_frames(levels, fps)
     assert np.flatnonzero(silent).tolist() == list(range(13, 25))
 
 
 def test_a_silent_clip_is_silent_throughout():
-    assert mouth.silent_frames(np.zeros(30), 25.0).all()
+    assert silence.silent_frames(np.zeros(30), 25.0).all()
 
 
 def test_steady_motion_is_no_jitter_and_trembling_is(face):
