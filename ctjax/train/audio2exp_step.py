@@ -319,6 +319,10 @@ class Audio2ExpTask:
             for name, alpha, silent in EVALUATED:
                 for term, value in parallel.fetch(self._evaluate_terms(params, frozen, batch, alpha, silent)).items():
                     found.setdefault(f"{term}/{name}", []).append(value)
+            if self.config.weights.expression:
+                found.setdefault("expression", []).append(
+                    parallel.fetch(self._evaluate_expression(params, frozen, batch))
+                )
         return {name: float(np.concatenate(values).mean()) for name, values in found.items()}
 
     @functools.cached_property
@@ -329,6 +333,10 @@ class Audio2ExpTask:
             return {**terms, "expression_change": jnp.sqrt(total.anchor(delta))}
 
         return jax.jit(evaluate)
+
+    @functools.cached_property
+    def _evaluate_expression(self) -> Any:
+        return jax.jit(lambda params, frozen, batch: self.expression_distance(frozen, params, batch))
 
     @functools.cached_property
     def render(self) -> Any:

@@ -271,7 +271,7 @@ class RendererTask:
         judge = parallel.fetch(self.update.discriminator_params(state))
         if not parallel.is_main_process():
             return
-        provenance = {"trained_by": "ctjax", "steps": int(state["step"])}
+        provenance = {"trained_by": "ctjax", "steps": int(state["step"]), "image_size": self.size}
         if self.config.start:
             provenance["started_from"] = weights.read_manifest(self.config.start)["parameters"]["sha256"]
         network = self.update.config

@@ -109,3 +109,15 @@ def test_folders_without_usable_pictures_are_refused(tmp_path):
     cv2.imwrite(str(folder / "clip0" / "000.png"), np.zeros((9, 8, 3), np.uint8))
     with pytest.raises(UserError, match="not square"):
         CropFolder([folder])
+
+
+def test_pictures_are_scaled_and_landmarks_stay():
+    class Marked(PosedClip):
+        def __getitem__(self, key):
+            return np.full((4, 68, 2), SIZE - 1.0) if key == "landmarks" else super().__getitem__(key)
+
+    pairs = FramePairs(Marked(), np.array([0]), landmarks=True, mirror=False, size=SIZE // 2)
+    example = pairs.pair(0, 1, 3)
+    assert example["source_u8"].shape == example["driving_u8"].shape == (SIZE // 2, SIZE // 2, 3)
+    assert np.all(example["driving_u8"] == 3)
+    np.testing.assert_allclose(example["driving_landmarks"], 1.0, atol=1e-6)

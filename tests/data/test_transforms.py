@@ -23,7 +23,7 @@ STILL = dict.fromkeys(("yaw_deg", "pitch_deg", "roll_deg"), (4,))
 def stand_in(images_01):
     """Features of the right shapes, as the renderer would give."""
     t = len(images_01)
-    points = {name: np.zeros((t, 4, 3), np.float32) for name in ("canonical", "expression")}
+    points = {"canonical": np.zeros((t, 4, 3), np.float32), "expression": images_01[:, :4, :3, 0]}
     angles = {name: np.zeros(t, np.float32) for name in STILL}
     return points | angles | {"translation": np.zeros((t, 3), np.float32)}
 
@@ -174,3 +174,38 @@ def test_epochs_and_seeds_differ(records):
     assert not np.array_equal(first["source_u8"], second["source_u8"])
     other = next(iter(pipeline.batches(stream(records, seed=2), Rows(9, 0, 9), ReadingConfig(threads=1, prefetch=2))))
     assert not np.array_equal(first["clip"], other["clip"])
+
+
+def test_filmed_expressions_are_those_under_the_sound(records):
+    pairing = PairingConfig(in_sync=1, same_clip=1, same_person=0, other_person=1)
+    transform = DrivenFrames(records, np.arange(9), frames=5, pairing=pairing, expressions=True)
+    kinds = set()
+    for example in draw(transform):
+        kinds.add(int(example["pairing"]))
+        own = example["clip"] == example["driver"]
+        assert example["spoken_known"] == own
+        if not own:
+            continue
+        clip = records[int(example["clip"])]
+        sound = example["samples"]
+        starts = np.arange(clip.info.frames - 4)
+        places = [i for i in starts if np.array_equal(transforms.sound_of(clip, i + np.arange(5)), sound)]
+        assert any(np.array_equal(example["spoken_expression"], clip["expression"][i : i + 5]) for i in places)
+    assert kinds == {0, 1, 3}
+
+
+def test_the_silent_expression_is_that_of_silent_frames(records):
+    clip = records[0]
+    samples = np.array(clip["samples"])
+    samples[: 10 * 640] = 0
+    samples[10 * 640 :] = 8000
+
+    class Quiet(dict):
+        info = clip.info
+
+    quiet = Quiet({"samples": samples, "expression": clip["expression"]})
+    found = transforms._filmed_expressions(quiet, np.arange(5), own_sound=True)
+    assert found["silent_known"] == 1
+    np.testing.assert_allclose(found["silent_expression"], clip["expression"][:10].mean(0), rtol=1e-5)
+    samples[:] = 8000
+    assert transforms._filmed_expressions(quiet, np.arange(5), own_sound=True)["silent_known"] == 0

@@ -9,7 +9,7 @@ import pytest
 from ctjax.faces.mouth import mouth_boxes
 from ctjax.losses import lip_sync, total
 from ctjax.losses.masked_perceptual import masked_pixels
-from ctjax.losses.mouth import crop_boxes, mouth_mask
+from ctjax.losses.mouth import LIPS, crop_boxes, mouth_mask, mouth_pixel
 from ctjax.losses.sync_expert import info_nce, paired_bce
 from ctjax.losses.total import Audio2ExpWeights
 
@@ -126,3 +126,17 @@ def test_the_total_is_equation_six():
     np.testing.assert_allclose(total.anchor(delta), np.mean(np.arange(12.0) ** 2), rtol=1e-6)
     np.testing.assert_allclose(total.smoothness(delta), 36.0)
     assert total.smoothness(delta[:, :1]) == 0
+
+
+def test_the_mouth_is_compared_alone():
+    rng = np.random.default_rng(3)
+    target = rng.random((2, 64, 64, 3), np.float32)
+    landmarks = np.zeros((2, 68, 2), np.float32)
+    place = np.array([0.1, 0.4])  # right of the middle, in the lower half
+    landmarks[:, LIPS] = place + rng.uniform(-0.2, 0.2, (2, 20, 2))
+    elsewhere = target.copy()
+    elsewhere[:, :32] = 0
+    elsewhere[:, :, :16] = 0
+    assert np.max(mouth_pixel(jnp.asarray(elsewhere), jnp.asarray(target), jnp.asarray(landmarks))) < 0.01
+    brighter = mouth_pixel(jnp.asarray(target) + 0.25, jnp.asarray(target), jnp.asarray(landmarks))
+    np.testing.assert_allclose(brighter, 0.25, rtol=1e-5)

@@ -241,6 +241,31 @@ def test_experts_that_hear_mel_teach_an_encoder_of_its_own(world, name, tmp_path
         assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient[part])) > 0
 
 
+def test_the_filmed_expression_alone_teaches_without_rendering(world, tmp_path):
+    chosen = recipe(
+        world,
+        weights=Audio2ExpWeights(perceptual=0.0, sync=0.0, expression=1.0),
+        optimizer=OptimizerConfig(lr=3e-3),
+        loop=loop.LoopConfig(steps=60, batch=8, log_every=20, evaluate_every=60, pictures_every=0),
+    )
+    task = Audio2ExpTask(chosen)
+    batch = next(iter(task.training_data(parallel.Rows(8, 0, 8))))
+    params = task.init(jax.random.key(0))["params"]
+    program = str(jax.make_jaxpr(task.terms)(params, task.frozen, batch, 1.0, 1.0))
+    assert list(task.terms(params, task.frozen, batch, 1.0, 1.0)) == ["expression"]
+    assert "source_u8" in batch and "gather" not in program, "the renderer's warp is not in the program"
+    spoken, silent = batch["spoken_expression"], batch["silent_expression"][:, None]
+    expected = np.abs(spoken - batch["expression"]).mean((1, 2, 3)) * batch["spoken_known"]
+    expected += np.abs(silent - batch["expression"]).mean((1, 2, 3)) * batch["silent_known"]
+    np.testing.assert_allclose(task.terms(params, task.frozen, batch, 1.0, 1.0)["expression"], expected, rtol=1e-5)
+    loop.run(task, chosen.loop, folder=tmp_path)
+    lines = list(metrics.read(tmp_path / "metrics.jsonl"))
+    learned = [line["expression"] for line in lines if "expression" in line]
+    held_out = [line["held_out/expression"] for line in lines if "held_out/expression" in line]
+    assert learned[-1] < 0.8 * learned[0]
+    assert len(held_out) == 2 and np.isfinite(held_out).all()
+
+
 def test_an_expert_must_have_shown_its_accuracy(world):
     with pytest.raises(UserError, match=r"unmeasured: the sync expert has no report.*expert\.unchecked=True"):
         Audio2ExpTask(recipe(world, expert=ExpertChoice(str(world / "unmeasured"))))

@@ -1,5 +1,6 @@
 """Training the renderer: what a step changes, on one device and on eight; what it refuses; and that it learns."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -13,6 +14,7 @@ from jax.extend.core import jaxprs_in_params
 
 from ctjax import weights
 from ctjax.losses.renderer_total import LossWeights, RendererLossConfig
+from ctjax.render.renderer import Renderer
 from ctjax.train import loop, metrics, partition
 from ctjax.train.renderer_step import RendererTask, RendererTraining
 from ctjax.train.renderer_update import RendererUpdate
@@ -211,6 +213,32 @@ def test_a_missing_teacher_is_seen_before_any_work(tmp_path):
     only_pose = RendererLossConfig(weights=LossWeights(head_pose=0.0))
     with pytest.raises(UserError, match=r"set config\.vgg19"):
         RendererTask(RendererTraining(crops=(str(tmp_path),), renderer=tiny.RENDERER, losses=only_pose))
+
+
+def test_a_start_on_pictures_half_as_large_sees_the_same(tmp_path):
+    """The estimators of a renderer that goes on at twice the size see about what they saw before."""
+    small = dataclasses.replace(
+        tiny.RENDERER,
+        kp_detector=dataclasses.replace(tiny.RENDERER.kp_detector, scale_factor=1.0),
+    )
+    params = tiny.drawn(Renderer(small).abstract, np.random.default_rng(1))
+    weights.save_bundle(tmp_path / "small", network="facevid2vid", config=small, params=params)
+    tiny.write_crops(tmp_path / "crops", clips=2, frames=2)
+    config = RendererTraining(
+        crops=(str(tmp_path / "crops"),), start=str(tmp_path / "small"), start_scale=0.5, losses=tiny.PIXELS_ONLY
+    )
+    task = RendererTask(config)
+    large = task.update.config.renderer
+    assert (large.kp_detector.scale_factor, large.he_estimator.scale_factor) == (0.5, 0.5)
+    started = task.update.renderer_params(task.init(jax.random.key(0)), task.frozen)
+    smooth = np.linspace(0, 1, 32, dtype=np.float32)
+    image = np.stack(np.broadcast_arrays(smooth[:, None], smooth[None], np.float32(0.5)), -1)[None]
+    twice = image.repeat(2, 1).repeat(2, 2)
+    before = Renderer(small).head_pose(params, image)
+    after = Renderer(large).head_pose(started, twice)
+    shuffled = Renderer(large).head_pose(started, twice[:, ::-1])
+    distance = [float(np.abs(before.expression - other.expression).max()) for other in (after, shuffled)]
+    assert distance[0] < 0.25 * distance[1]
 
 
 # --- it learns, through the loop, and what it learned can be used ---
