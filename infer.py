@@ -1,6 +1,6 @@
 """Makes a face speak: `infer.py --source portrait.jpg --audio speech.wav --output out.mp4`.
 
-Without any flag it runs the demo that comes with the package.
+Without --bundle, --source or --audio it takes those of the demo that comes with the package.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from ctjax.types import Box, UserError
 _BUNDLE = flags.DEFINE_string(
     "bundle", None, "Folder of converted weights (`python -m convert`); the demo's if not given."
 )
-_SOURCE = flags.DEFINE_string("source", None, "Picture or video of the face that is to speak.")
-_AUDIO = flags.DEFINE_string("audio", None, "Speech: any sound file, or a video whose sound to use.")
+_SOURCE = flags.DEFINE_string("source", None, "Picture or video of the face that is to speak; the demo's if not given.")
+_AUDIO = flags.DEFINE_string(
+    "audio", None, "Speech: any sound file, or a video whose sound to use; the demo's if not given."
+)
 _OUTPUT = flags.DEFINE_string("output", "out/demo.mp4", "The mp4 to write; its folder is made if need be.")
 _DRIVING = flags.DEFINE_string("driving", None, "Video whose head pose and expression move a source picture.")
 _ALPHA = flags.DEFINE_float("alpha", 0.7, "Mouth opening: 0 closed, about 0.5 natural, above 1 exaggerated.")
@@ -53,9 +55,9 @@ def main() -> None:
 
     if _CROP_ONLY.value and _SIDE_BY_SIDE.value:
         raise UserError("--crop_only and --side_by_side exclude each other")
-    if (_SOURCE.value is None) != (_AUDIO.value is None):
-        raise UserError("--source and --audio belong together; without both the demo runs")
-    source, audio = (_SOURCE.value, _AUDIO.value) if _SOURCE.value else demo.example()
+    if _BUNDLE.value is not None and (_SOURCE.value is None or _AUDIO.value is None):
+        raise UserError("--bundle needs --source and --audio: a face and what it is to say")
+    source, audio = (given or own for given, own in zip((_SOURCE.value, _AUDIO.value), demo.example(), strict=True))
     options = AnimateOptions(
         fps=_FPS.value,
         alpha=curve_or_number("alpha_curve", _ALPHA_CURVE.value) if _ALPHA_CURVE.value else _ALPHA.value,
@@ -72,13 +74,14 @@ def main() -> None:
     )
     Inputs.open(source, audio, _DRIVING.value).check_output(_OUTPUT.value)  # before the networks are loaded
     if _BUNDLE.value is None:
-        print(demo.UNTRAINED_NOTICE)
-        head = demo.untrained_head()
-    else:
-        head = TalkingHead.from_bundle(_BUNDLE.value, size=_SIZE.value, dtype=_DTYPE.value, chunk=_CHUNK.value)
+        print(demo.NOTICE)
+    bundle = _BUNDLE.value or demo.bundle()
+    head = TalkingHead.from_bundle(bundle, size=_SIZE.value, dtype=_DTYPE.value, chunk=_CHUNK.value)
     animation = head.animate(source=source, audio=audio, driving=_DRIVING.value, options=options)
     animation.save(_OUTPUT.value, progress=True)
     print(f"{_OUTPUT.value}: {animation.summary()}")
+    if _BUNDLE.value is None:
+        print(demo.NEXT)
 
 
 def _box(values: list[str] | None) -> Box | None:

@@ -1,23 +1,66 @@
 """The demo's renderer: a small face-vid2vid that knows the synthetic heads only.
 
-First on small pictures, where a step costs a quarter, then on large ones:
+Landmarks and poses of the synthetic heads are known, so the two estimators are trained first, on them alone: then no
+picture needs to be drawn. After that the generator learns behind estimators that stay as they are, on small pictures
+first, where a step costs a quarter, and then at the demo's size:
 
-python train.py --config=configs/demo/renderer.py:64 --workdir=runs/demo/renderer64
-python train.py --config=configs/demo/renderer.py:128 --workdir=runs/demo/renderer
+python train.py --config=configs/demo/renderer.py:estimators --workdir=runs/demo/estimators
+python train.py --config=configs/demo/renderer.py:generator64 --workdir=runs/demo/renderer64
+python train.py --config=configs/demo/renderer.py:generator128 --workdir=runs/demo/renderer
 """
 
 from ml_collections import ConfigDict
 
-SIZES = {"64": (4_000, 1e-3), "128": (2_500, 5e-4)}  # steps, learning rate
 FEATURES, DEPTH = 96, 4  # channels behind the encoder, of which the volume has a layer each for so many depths
+ESTIMATORS = ("kp_detector", "he_estimator")
+DRAWING = {"pixel": 20.0, "mouth_pixel": 5.0}
+STAGES = {
+    "estimators": {
+        "size": 64,
+        "batch": 8,
+        "steps": 3_200,
+        "lr": 2e-3,
+        "weights": {"head_pose": 0.02, "expression": 0.05, "landmark": 10.0},
+    },
+    "generator64": {
+        "size": 64,
+        "batch": 8,
+        "steps": 2_000,
+        "lr": 1e-3,
+        "weights": DRAWING,
+        "start": "runs/demo/estimators/export/renderer",
+        "freeze": ESTIMATORS,
+    },
+    "generator128": {
+        "size": 128,
+        "batch": 4,
+        "steps": 2_000,
+        "lr": 6e-4,
+        "weights": DRAWING,
+        "start": "runs/demo/renderer64/export/renderer",
+        "start_scale": 0.5,  # the estimators go on seeing pictures of 64 px
+        "freeze": ESTIMATORS,
+    },
+}
+NO_LOSS = {
+    "perceptual": (0.0,) * 5,  # there are no weights of VGG-19 that could be shipped
+    "generator_gan": 0.0,
+    "discriminator_gan": 0.0,
+    "feature_matching": (0.0,) * 4,
+    "equivariance_value": 0.0,
+    "keypoint": 0.0,
+    "head_pose": 0.0,
+    "expression": 0.0,
+}
 
 
-def get_config(size: str = "128") -> ConfigDict:
-    if size not in SIZES:
-        raise ValueError(f"configs/demo/renderer.py:{size}: one of {', '.join(SIZES)} is needed")
-    steps, lr = SIZES[size]
-    adam = {"lr": lr, "b1": 0.9, "b2": 0.999, "clip": 1.0, "warmup": 100, "decay": "cosine", "final_fraction": 0.05}
-    adam["decay_steps"] = steps - adam["warmup"]
+def get_config(stage: str = "generator128") -> ConfigDict:
+    if stage not in STAGES:
+        raise ValueError(f"configs/demo/renderer.py:{stage}: one of {', '.join(STAGES)} is needed")
+    chosen = STAGES[stage]
+    steps = chosen["steps"]
+    adam = {"lr": chosen["lr"], "b1": 0.9, "b2": 0.99, "clip": 1.0, "warmup": 100, "decay": "cosine"}
+    adam |= {"decay_steps": steps - 100, "final_fraction": 0.02, "ema": 0.998}
     motion = {
         "feature_channel": FEATURES // DEPTH,
         "block_expansion": 12,
@@ -30,12 +73,13 @@ def get_config(size: str = "128") -> ConfigDict:
     return ConfigDict(
         {
             "task": "renderer",
-            "records": ("runs/demo/records128",) if size == "64" else ("runs/demo/records128", "runs/demo/records128b"),
-            "size": int(size),
+            "records": ("runs/demo/records128",),
+            "size": chosen["size"],
             "poses": "truth",
             "mirror": True,
-            "start": "" if size == "64" else "runs/demo/renderer64/export/renderer",
-            "start_scale": 1.0 if size == "64" else 0.5,
+            "start": chosen.get("start", ""),
+            "start_scale": chosen.get("start_scale", 1.0),
+            "freeze": chosen.get("freeze", ()),
             "renderer": {
                 "generator": {
                     "block_expansion": FEATURES // 4,
@@ -45,6 +89,7 @@ def get_config(size: str = "128") -> ConfigDict:
                     "num_resblocks": 2,
                     "dense_motion": motion,
                     "spade": None,  # the plain decoder, a third of the work
+                    "copy_source": True,  # a small decoder draws only what motion does not explain
                 },
                 "kp_detector": {
                     "block_expansion": 16,
@@ -56,35 +101,19 @@ def get_config(size: str = "128") -> ConfigDict:
                 },
                 "he_estimator": {"block_expansion": 32, "widths": (48, 64, 96, 128), "bottlenecks": (1, 1, 1, 1)},
             },
-            "losses": {
-                # Landmarks and poses are known, so keypoints need no prior and no equivariance; and there is no VGG-19
-                # that could be shipped, so pixels are compared.
-                "weights": {
-                    "perceptual": (0.0,) * 5,
-                    "generator_gan": 0.0,
-                    "discriminator_gan": 0.0,
-                    "feature_matching": (0.0,) * 4,
-                    "equivariance_value": 0.0,
-                    "keypoint": 0.0,
-                    "head_pose": 0.02,
-                    "expression": 0.1,
-                    "pixel": 20.0,
-                    "mouth_pixel": 5.0,
-                    "landmark": 5.0,
-                },
-            },
+            "losses": {"weights": {**NO_LOSS, **chosen["weights"]}},
             "held_out_frames": 2,
             "loop": {
                 "steps": steps,
-                "batch": 8,
+                "batch": chosen["batch"],
                 "seed": 0,
                 "log_every": 50,
                 "save_every": 500,
                 "keep": 2,
-                "evaluate_every": 1000,
-                "pictures_every": 1000,
+                "evaluate_every": 500,
+                "pictures_every": 500,
             },
-            "optimizer": {**adam, "ema": 0.999},
+            "optimizer": adam,
             "reading": {"threads": 2, "prefetch": 32, "workers": 0},
         }
     )

@@ -176,9 +176,16 @@ class HeldOutPairs(FramePairs):
     evenly spread. `pair` is i itself."""
 
     def __init__(
-        self, source: Clips, clips: np.ndarray, *, per_clip: int, poses: Poses = "none", size: int | None = None
+        self,
+        source: Clips,
+        clips: np.ndarray,
+        *,
+        per_clip: int,
+        poses: Poses = "none",
+        landmarks: bool = False,
+        size: int | None = None,
     ):
-        super().__init__(source, clips, poses=poses, mirror=False, size=size)
+        super().__init__(source, clips, poses=poses, landmarks=landmarks, mirror=False, size=size)
         self._per_clip = per_clip
 
     def random_map(self, index: int, rng: np.random.Generator) -> Example:

@@ -14,10 +14,17 @@ LANDMARKS = (62, 66, 48, 54, 57, 8, 30, 36, 45, 39, 42, 21, 22, 3, 13)
 
 
 def landmark(keypoints: Float[Array, "b k 3"], landmarks: Float[Array, "b 68 2"]) -> Float[Array, " b"]:
-    """Mean distance in x plus y between the first keypoints and `LANDMARKS`; -1 and 1 are the picture's edges.
+    """Mean distance in x plus y between the first keypoints and `LANDMARKS`; -1 and 1 are the picture's edges."""
+    placed, targets = drawn_to(keypoints, landmarks)
+    return jnp.abs(placed - targets).sum(-1).mean(-1)
+
+
+def drawn_to(
+    keypoints: Float[Array, "b k 3"], landmarks: Float[Array, "b 68 2"]
+) -> tuple[Float[Array, "b n 2"], Float[Array, "b n 2"]]:
+    """The keypoints that have a landmark, in the picture's plane, and these landmarks.
 
     Keypoints beyond the fifteenth are free; with fewer than fifteen the last landmarks are left out.
     """
     count = min(keypoints.shape[1], len(LANDMARKS))
-    targets = landmarks[:, jnp.array(LANDMARKS[:count])]
-    return jnp.abs(keypoints[:, :count, :2] - targets).sum(-1).mean(-1)
+    return keypoints[:, :count, :2], landmarks[:, jnp.array(LANDMARKS[:count])]

@@ -48,6 +48,12 @@ class LossWeights:
     landmark: float = 0.0
 
     @property
+    def looks_at_pictures(self) -> bool:
+        """Whether any term needs the generator's picture; keypoints and poses are learned without."""
+        alone = (self.generator_gan, self.discriminator_gan, self.pixel, self.mouth_pixel)
+        return any((*self.perceptual, *self.feature_matching, *alone))
+
+    @property
     def needs_landmarks(self) -> bool:
         return self.landmark != 0 or self.mouth_pixel != 0
 
@@ -77,11 +83,11 @@ class Posed(NamedTuple):
 
 
 class Reconstruction(NamedTuple):
-    """What the losses look at. prediction_01, driving_01: "b h w 3"; pose: estimated on the driving frames; source,
-    driving, warped: keypoints of the source and driving frames, and of the latter under `warp` (None without
-    equivariance)."""
+    """What the losses look at. prediction_01, driving_01: "b h w 3", the first None where nothing was drawn; pose:
+    estimated on the driving frames; source, driving, warped: keypoints of the source and driving frames, and of the
+    latter under `warp` (None without equivariance)."""
 
-    prediction_01: Float[Array, "b h w 3"]
+    prediction_01: Float[Array, "b h w 3"] | None
     driving_01: Float[Array, "b h w 3"]
     pose: HeadPose
     source: Posed

@@ -17,6 +17,7 @@ from ctjax.nn.sampling import grid_sample
 from ctjax.nn.spade import LEAKY_SLOPE, SpadeResBlock
 from ctjax.nn.volume import to_image
 from ctjax.render.appearance import AppearanceEncoder
+from ctjax.render.copying import blended
 from ctjax.render.dense_motion import DenseMotion, DenseMotionConfig
 
 THIRD_SLOPE = 0.01  # leaky ReLU of the convolution after the warp (ControlTalk modules/util.py:250)
@@ -41,7 +42,8 @@ class SpadeDecoderConfig:
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """Names as in the reference's yaml. `spade` None is the plain decoder (the reference's gen='original')."""
+    """Names as in the reference's yaml. `spade` None is the plain decoder (the reference's gen='original').
+    `copy_source`: the moved source picture is blended in, see `ctjax.render.copying`."""
 
     image_channel: int = 3
     block_expansion: int = 64
@@ -52,6 +54,12 @@ class GeneratorConfig:
     num_resblocks: int = 6
     dense_motion: DenseMotionConfig = field(default_factory=DenseMotionConfig)
     spade: SpadeDecoderConfig | None = field(default_factory=SpadeDecoderConfig)
+    copy_source: bool = False
+
+    @property
+    def decoded_channels(self) -> int:
+        """The picture's, and one more that says where the source is copied."""
+        return self.image_channel + self.copy_source
 
     def check(self) -> None:
         """Raises ValueError for widths that do not fit together; a decoder may be chosen after the rest."""
@@ -110,8 +118,11 @@ class Generator(AppearanceEncoder):
         keypoints_driving: jax.Array,
         jacobian_source: jax.Array | None = None,
         jacobian_driving: jax.Array | None = None,
+        *,
+        source_01: jax.Array | None = None,
     ) -> Rendering:
-        """features: "b d h w c" from `encode`; keypoints: float32 "b k 3"; jacobians: float32 "b k 3 3" or None."""
+        """features: "b d h w c" from `encode`; keypoints: float32 "b k 3"; jacobians: float32 "b k 3 3" or None;
+        source_01: the picture itself, "b h w 3", needed with `copy_source`."""
         motion = self.dense_motion_network(
             features, keypoints_source, keypoints_driving, jacobian_source, jacobian_driving
         )
@@ -119,13 +130,24 @@ class Generator(AppearanceEncoder):
         x = self.fourth(self.third(warped))
         if motion.occlusion is not None:
             x = x * motion.occlusion.astype(x.dtype)
-        logits = self.decode(x)
-        image = jax.nn.sigmoid(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
-        return Rendering(image, *motion)
+        return Rendering(finish(self.decode(x), self.config, source_01, motion.deformation), *motion)
 
     def decode(self, x: jax.Array) -> jax.Array:
-        """Warped, occluded features "b h/4 w/4 c" -> image before the sigmoid, "b h w 3"."""
+        """Warped, occluded features "b h/4 w/4 c" -> image before the sigmoid, "b h w 3"; "b h w 4" with
+        `copy_source`."""
         raise NotImplementedError
+
+
+def finish(
+    logits: jax.Array, config: GeneratorConfig, source_01: jax.Array | None, deformation: jax.Array
+) -> jax.Array:
+    """The image "b h w 3" in [0, 1] from what a decoder gives, in float32 at least."""
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    if not config.copy_source:
+        return jax.nn.sigmoid(logits)
+    if source_01 is None:
+        raise ValueError("this generator copies from the source picture (copy_source): give source_01")
+    return blended(logits, source_01, deformation)
 
 
 class SpadeDecoder(nnx.Module):
@@ -156,7 +178,7 @@ class SpadeGenerator(Generator):
 
     def __init__(self, config: GeneratorConfig, *, rngs: nnx.Rngs):
         super().__init__(config, SPADE_FIRST_KERNEL, rngs=rngs)
-        self.decoder = SpadeDecoder(config.spade, config.image_channel, rngs=rngs)
+        self.decoder = SpadeDecoder(config.spade, config.decoded_channels, rngs=rngs)
 
     def decode(self, x: jax.Array) -> jax.Array:
         return self.decoder(x)
@@ -170,7 +192,7 @@ class PlainGenerator(Generator):
         widths = [config.block_expansion * 2**i for i in range(config.num_down_blocks, -1, -1)]
         self.resblocks_2d = Chain({f"2dr{i}": ResBlock(widths[0], rngs=rngs) for i in range(config.num_resblocks)})
         self.up_blocks = nnx.List(UpBlock(a, b, rngs=rngs) for a, b in itertools.pairwise(widths))
-        self.final = conv(widths[-1], config.image_channel, (7, 7), padding=3, rngs=rngs)
+        self.final = conv(widths[-1], config.decoded_channels, (7, 7), padding=3, rngs=rngs)
 
     def decode(self, x: jax.Array) -> jax.Array:
         x = self.resblocks_2d(x)

@@ -112,11 +112,12 @@ class FaceVid2Vid(nnx.Module):
 
 class Source(NamedTuple):
     """All of a source image that its driving frames need. features: "b d h/4 w/4 c"; keypoints: "b k 3"; jacobian:
-    "b k 3 3", or None where the detector estimates none."""
+    "b k 3 3", or None where the detector estimates none; image_01: the picture, where the generator copies from it."""
 
     features: jax.Array
     keypoints: jax.Array
     jacobian: jax.Array | None = None
+    image_01: jax.Array | None = None
 
 
 class Renderer(Network):
@@ -144,7 +145,8 @@ class Renderer(Network):
     ) -> Source:
         """image_01: RGB "b h w 3", sides multiples of 4 * 2 ** num_blocks (128 at full size); keypoints: the image's
         own, posed ("b k 3")."""
-        return Source(self.bind(params).generator.encode(image_01), keypoints_source, jacobian_source)
+        kept = image_01 if self.config.generator.copy_source else None
+        return Source(self.bind(params).generator.encode(image_01), keypoints_source, jacobian_source, kept)
 
     def drive(
         self, params: Params, source: Source, keypoints_driving: Array, jacobian_driving: Array | None = None
@@ -161,5 +163,11 @@ class Renderer(Network):
         """As `drive`, with mask, deformation and occlusion."""
         batch = keypoints_driving.shape[0]
         source = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape[1:])), source)
-        generator = self.bind(params).generator
-        return generator(source.features, source.keypoints, keypoints_driving, source.jacobian, jacobian_driving)
+        return self.bind(params).generator(
+            source.features,
+            source.keypoints,
+            keypoints_driving,
+            source.jacobian,
+            jacobian_driving,
+            source_01=source.image_01,
+        )

@@ -24,6 +24,7 @@ from ctjax.evaluate.image import psnr, ssim
 from ctjax.losses import discriminator, hopenet, vgg19
 from ctjax.losses.discriminator import DiscriminatorConfig
 from ctjax.losses.hopenet import HopenetConfig
+from ctjax.losses.landmark import drawn_to
 from ctjax.losses.renderer_total import RendererLossConfig
 from ctjax.losses.vgg19 import Vgg19Config
 from ctjax.motion.keypoints import transform_jacobians, transform_keypoints
@@ -174,21 +175,21 @@ class RendererTask:
 
     def training_data(self, rows: parallel.Rows) -> grain.IterDataset:
         config = self.config
-        pairs = FramePairs(
-            self.clips,
-            self._train,
-            poses=config.poses,
-            landmarks=config.losses.weights.needs_landmarks,
-            mirror=config.mirror,
-            size=self.size,
-        )
+        pairs = FramePairs(self.clips, self._train, mirror=config.mirror, **self._asked)
         return pipeline.batches(transforms.endless(self._train, pairs, config.loop.seed), rows, config.reading)
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        """What every pair of frames is to hold."""
+        return {
+            "poses": self.config.poses,
+            "landmarks": self.config.losses.weights.needs_landmarks,
+            "size": self.size,
+        }
 
     def evaluation_data(self, rows: parallel.Rows) -> Iterable[Batch]:
         config = self.config
-        pairs = HeldOutPairs(
-            self.clips, self._held_out, per_clip=config.held_out_frames, poses=config.poses, size=self.size
-        )
+        pairs = HeldOutPairs(self.clips, self._held_out, per_clip=config.held_out_frames, **self._asked)
         examples = np.arange(len(self._held_out) * config.held_out_frames)
         stream = transforms.in_order(examples, pairs, 0)
         return pipeline.first_batches(stream, rows, -(-len(examples) // rows.batch))
@@ -207,7 +208,8 @@ class RendererTask:
         itself (copy_psnr_db); keypoint_distance_px, mean distance in the picture between our keypoints of the
         reconstruction and of the driving frame, and how far they are from the source's (copy_keypoint_distance_px);
         pose_error_deg, mean over the angles, between our estimates on the two; and where a target pose is known,
-        target_pose_error_deg, of our estimate on the driving frame."""
+        target_pose_error_deg, of our estimate on the driving frame; and where landmarks are known,
+        landmark_distance_px, how far from them the driving frame's keypoints are that the landmark loss draws there."""
 
         def compare(params: Any, frozen: Any, batch: Batch) -> dict[str, jax.Array]:
             source, driving = images_01(batch)
@@ -227,8 +229,12 @@ class RendererTask:
                 "copy_keypoint_distance_px": _distance_px(of_source, of_driving, source.shape[1]),
                 "pose_error_deg": _pose_error(poses[1], _angles(poses[2])),
             }
-            target = self.update.known_pose(frozen, batch, driving)
-            return figures if target is None else figures | {"target_pose_error_deg": _pose_error(poses[1], target)}
+            if (target := self.update.known_pose(frozen, batch, driving)) is not None:
+                figures["target_pose_error_deg"] = _pose_error(poses[1], target)
+            if "driving_landmarks" in batch:
+                placed, targets = drawn_to(of_driving, batch["driving_landmarks"])
+                figures["landmark_distance_px"] = _distance_px(placed, targets, source.shape[1])
+            return figures
 
         return jax.jit(compare)
 
@@ -251,7 +257,8 @@ class RendererTask:
             jacobians = [
                 None if canonical.jacobian is None else transform_jacobians(canonical.jacobian, pose) for pose in poses
             ]
-            crossed = model.generator(model.generator.encode(source), *keypoints, *jacobians).image_01
+            features = model.generator.encode(source)
+            crossed = model.generator(features, *keypoints, *jacobians, source_01=source).image_01
             return Shown(
                 source,
                 driving,

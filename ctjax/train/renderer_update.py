@@ -86,10 +86,11 @@ class RendererUpdateConfig:
 
 
 class Outcome(NamedTuple):
-    """What a pass through the renderer leaves: `made` for the losses, `rendering` for pictures, `moved` parameters."""
+    """What a pass through the renderer leaves: `made` for the losses, `rendering` for pictures (None where nothing was
+    drawn), `moved` parameters."""
 
     made: Reconstruction
-    rendering: Rendering
+    rendering: Rendering | None
     moved: Params
 
 
@@ -165,9 +166,17 @@ class RendererUpdate:
         return model
 
     def reconstruct(
-        self, params: Params, source_01: Array, driving_01: Array, warp: Warp | None, *, train: bool
+        self,
+        params: Params,
+        source_01: Array,
+        driving_01: Array,
+        warp: Warp | None,
+        *,
+        train: bool,
+        draw: bool = True,
     ) -> Outcome:
-        """The driving frame from the source's appearance, and what the equivariance loss compares."""
+        """The driving frame from the source's appearance, and what the equivariance loss compares. draw: False leaves
+        the generator out, where only keypoints and poses are looked at."""
 
         def stage(run: Callable[..., Any], params: Params, *inputs: Any) -> tuple[Any, Params]:
             model = self.bind(params, train=train)
@@ -177,9 +186,11 @@ class RendererUpdate:
         run = jax.checkpoint(stage, static_argnums=0) if self.config.remat else stage
         warped_01 = None if warp is None else warp_image(warp, driving_01)
         (posed, pose), params = run(_pose, params, source_01, driving_01, warped_01)
-        features, params = run(lambda model, image: model.generator.encode(image), params, source_01)
         source, driving, warped = posed
-        rendering, params = run(_draw, params, features, source, driving)
+        if not draw:
+            return Outcome(Reconstruction(None, driving_01, pose, source, driving, warp, warped), None, params)
+        features, params = run(lambda model, image: model.generator.encode(image), params, source_01)
+        rendering, params = run(_draw, params, features, source, driving, source_01)
         made = Reconstruction(rendering.image_01, driving_01, pose, source, driving, warp, warped)
         return Outcome(made, rendering, params)
 
@@ -233,7 +244,8 @@ class RendererUpdate:
         trainable = dict(partition.leaves(self.renderer.trainable))
         params = partition.merge(learned, others)
         params = self.cast(params, lambda path: path[0] == "generator" and trainable[path])
-        outcome = self.reconstruct(params, source_01, driving_01, warp, train=train)
+        draw = self.config.losses.weights.looks_at_pictures
+        outcome = self.reconstruct(params, source_01, driving_01, warp, train=train, draw=draw)
         critic = self.discriminator.bind(self.cast(judge, self.discriminator_learns), train=train)
         terms = generator_terms(
             self._in_compute_dtype(outcome.made),
@@ -260,7 +272,7 @@ class RendererUpdate:
         return value, (means, self.discriminator.unbind(critic))
 
     def _in_compute_dtype(self, made: Reconstruction) -> Reconstruction:
-        if self.config.compute == "float32":
+        if self.config.compute == "float32" or made.prediction_01 is None:
             return made
         narrow = {name: getattr(made, name).astype(self.config.compute) for name in ("prediction_01", "driving_01")}
         return made._replace(**narrow)
@@ -275,8 +287,9 @@ class RendererUpdate:
 
     def generator_update(
         self, state: State, frozen: Mapping[str, Any], batch: Batch
-    ) -> tuple[State, dict[str, Array], Array]:
-        """`state` after the renderer learned from `batch`, the losses, and the picture for the discriminator."""
+    ) -> tuple[State, dict[str, Array], Array | None]:
+        """`state` after the renderer learned from `batch`, the losses, and the picture for the discriminator, None
+        where no loss looks at pictures."""
         warp = None
         if self.config.losses.needs_warp:
             warp = random_warp(step_key(state), batch["driving_u8"].shape[0], self.config.losses.warp)
@@ -332,5 +345,6 @@ def _pose(
     return (source, driving, warped), pose
 
 
-def _draw(model: FaceVid2Vid, features: Array, source: Posed, driving: Posed) -> Rendering:
-    return model.generator(features, source.keypoints, driving.keypoints, source.jacobian, driving.jacobian)
+def _draw(model: FaceVid2Vid, features: Array, source: Posed, driving: Posed, source_01: Array) -> Rendering:
+    keypoints = (source.keypoints, driving.keypoints, source.jacobian, driving.jacobian)
+    return model.generator(features, *keypoints, source_01=source_01)

@@ -110,7 +110,7 @@ def test_senseless_flags(tmp_path, bundle, media, flags, message):
 
 
 def test_half_a_command(tmp_path, bundle, media):
-    with pytest.raises(UserError, match="--source and --audio belong together"):
+    with pytest.raises(UserError, match="--bundle needs --source and --audio"):
         run(tmp_path, bundle=bundle, source=media / "portrait.png")
 
 

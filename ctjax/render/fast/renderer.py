@@ -28,7 +28,7 @@ from ctjax.render.fast.fold import bare, depth_last, with_norm
 from ctjax.render.fast.formulation import Formulation, default_formulation
 from ctjax.render.fast.keypoints import detect, prepare_keypoints
 from ctjax.render.fast.motion import compressed_features, dense_motion, prepare_motion
-from ctjax.render.generator import THIRD_SLOPE, Rendering
+from ctjax.render.generator import THIRD_SLOPE, Rendering, finish
 from ctjax.render.head_estimator import HeadEstimator
 from ctjax.render.renderer import RendererConfig
 from ctjax.types import Array, HeadPose
@@ -38,12 +38,13 @@ class FastSource(NamedTuple):
     """All of a source image that its driving frames need, computed once per image.
 
     features: "b d h/4 w/4 c"; compressed: the channels that motion is estimated from, "b c d h/4 w/4";
-    keypoints: float32 "b k 3".
+    keypoints: float32 "b k 3"; image_01: the picture, where the generator copies from it.
     """
 
     features: jax.Array
     compressed: jax.Array
     keypoints: jax.Array
+    image_01: jax.Array | None = None
 
 
 class FastRenderer:
@@ -135,7 +136,10 @@ class FastRenderer:
     def _encode(self, prepared: Layout, image_01: Array, keypoints: Array) -> FastSource:
         features = encode(prepared["appearance"], self._cast(image_01), self.config.generator.reshape_depth)
         return FastSource(
-            features, compressed_features(prepared["motion"], features), at_least_float32(jnp.asarray(keypoints))
+            features,
+            compressed_features(prepared["motion"], features),
+            at_least_float32(jnp.asarray(keypoints)),
+            jnp.asarray(image_01) if self.config.generator.copy_source else None,
         )
 
     def _render(self, prepared: Layout, source: FastSource, keypoints_driving: Array) -> Rendering:
@@ -156,7 +160,7 @@ class FastRenderer:
             logits = decode_plain(prepared["decoder"], x)
         else:
             logits = decode_spade(prepared["decoder"], x, config.spade)
-        return Rendering(jax.nn.sigmoid(at_least_float32(logits)), *motion)
+        return Rendering(finish(logits, config, source.image_01, motion.deformation), *motion)
 
     def _cast(self, image_01: Array) -> jax.Array:
         return jnp.asarray(image_01, self.formulation.dtype)
