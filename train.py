@@ -12,7 +12,7 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from convert.export import export
+from convert.export import NotInReference, export
 from ctjax import cli, config, parallel
 from ctjax.train import loop, tasks
 
@@ -40,7 +40,10 @@ def main() -> None:
         print(f"finished at step {outcome.step}; exported to {exported}")
         if recipe.config.task in REFERENCE_FILES:
             bundle, file = REFERENCE_FILES[recipe.config.task]
-            print(export(exported / bundle, exported / file, overwrite=True))
+            try:
+                print(export(exported / bundle, exported / file, overwrite=True))
+            except NotInReference as reason:
+                print(f"no {file}: {reason}")
 
 
 if __name__ == "__main__":

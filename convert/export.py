@@ -13,12 +13,20 @@ import numpy as np
 
 from convert import write_torch
 from convert.rules import apply, invert, keys_for
+from ctjax.config import from_mapping
+from ctjax.render.dense_motion import DenseMotionConfig
+from ctjax.render.renderer import RendererConfig
 from ctjax.types import UserError
 from ctjax.weights import Bundle, leaves, open_bundle
 
 
+class NotInReference(UserError):
+    """A network with parts that the reference's code does not have."""
+
+
 def export(bundle: pathlib.Path, output: pathlib.Path, *, overwrite: bool = False) -> str:
-    """Writes `bundle` to the file `output` and says what was written. Raises `UserError`."""
+    """Writes `bundle` to the file `output` and says what was written. Raises `UserError` (`NotInReference` where there
+    is no such file)."""
     opened = open_bundle(bundle)
     tree = reference_tree(opened, bundle)
     if output.is_dir():
@@ -36,6 +44,7 @@ def reference_tree(opened: Bundle, name: pathlib.Path) -> dict[str, Any]:
     if opened.network == "facevid2vid":
         from convert.sadtalker import TABLES
 
+        _check_known(opened.config, name)
         return {part: _state_dict(TABLES[part], params) for part, params in opened.params.items()}
     if opened.network == "audio2exp":
         from convert.audio2exp import TABLE
@@ -44,6 +53,19 @@ def reference_tree(opened: Bundle, name: pathlib.Path) -> dict[str, Any]:
     raise UserError(
         f"{name}: a bundle of {opened.network}; only audio2exp and facevid2vid, which are trained here, are exported"
     )
+
+
+def _check_known(config: Mapping[str, Any], name: pathlib.Path) -> None:
+    """Raises `NotInReference` for a renderer that the reference's code could not run."""
+    renderer = from_mapping(RendererConfig, config)
+    generator, head = renderer.generator, renderer.he_estimator
+    ours = {
+        "generator.copy_source": generator.copy_source,
+        "generator.dense_motion.mask_kernel": generator.dense_motion.mask_kernel != DenseMotionConfig().mask_kernel,
+        "he_estimator.scale_factor": head is not None and head.scale_factor != 1,
+    }
+    if found := [setting for setting, used in ours.items() if used]:
+        raise NotInReference(f"{name}: {', '.join(found)} is ours: the reference's code could not run such a renderer")
 
 
 def _state_dict(table: Any, params: Mapping[Any, Any]) -> dict[str, np.ndarray]:

@@ -3,12 +3,16 @@
 import os
 
 import checkpoints
+import jax
 import numpy as np
 import pytest
 from parity import record
 
 from convert import read_torch
 from convert.__main__ import main
+from ctjax.config import from_mapping, to_mapping
+from ctjax.data import untrained
+from ctjax.render.renderer import Renderer, RendererConfig
 from ctjax.weights import leaves, open_bundle, save_bundle
 
 LIP = checkpoints.small_lip_control_net()
@@ -98,3 +102,23 @@ def test_outputs_are_not_overwritten_unasked(tmp_path, capsys):
     run("export", tmp_path / "bundle", "--output", tmp_path / "out.pt", "--overwrite")
     assert len(leaves(read_torch.load(tmp_path / "out.pt"))) == len(LIP)
     assert sorted(os.listdir(tmp_path)) == ["bundle", "in.pt", "out.pt"]
+
+
+@pytest.mark.parametrize(
+    "part, change, setting",
+    [
+        ("generator", {"copy_source": True}, "generator.copy_source"),
+        ("generator", {"dense_motion": {"mask_kernel": 3}}, "dense_motion.mask_kernel"),
+        ("he_estimator", {"scale_factor": 0.5}, "he_estimator.scale_factor"),
+    ],
+)
+def test_what_the_reference_does_not_have_is_not_exported(tmp_path, capsys, part, change, setting):
+    whole = to_mapping(untrained.RENDERER)
+    for name, value in change.items():
+        whole[part][name] = whole[part][name] | value if isinstance(value, dict) else value
+    renderer = Renderer(from_mapping(RendererConfig, whole))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), renderer.abstract)
+    save_bundle(tmp_path / "bundle", network="facevid2vid", config=renderer.config, params=params)
+    assert main(["export", str(tmp_path / "bundle"), "--output", str(tmp_path / "out.pth.tar")]) == 1
+    assert setting in capsys.readouterr().err
+    assert not (tmp_path / "out.pth.tar").exists()

@@ -1,0 +1,78 @@
+"""Parts of small renderers that are ours: copying from the source, a small mask kernel, an estimator's own scale."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ctjax.data import untrained
+from ctjax.nn.sampling import corner_grid
+from ctjax.render.copying import blended, moved
+from ctjax.render.fast.formulation import Formulation
+from ctjax.render.fast.renderer import FastRenderer
+from ctjax.render.generator import SpadeDecoderConfig
+from ctjax.render.renderer import Renderer
+
+SIZE = 32
+PICTURES = np.random.default_rng(0).random((2, SIZE, SIZE, 3), np.float32)
+GRID = jnp.broadcast_to(corner_grid((4, 8, 8)), (2, 4, 8, 8, 3))
+
+
+def test_without_motion_the_picture_comes_out_as_it_went_in():
+    np.testing.assert_allclose(moved(PICTURES, GRID), PICTURES, atol=2e-5)
+
+
+def test_motion_moves_and_the_edge_goes_on():
+    two_cells = jnp.array([2 * 2 / (SIZE - 1), 0.0, 0.0])
+    shifted = moved(PICTURES, GRID + two_cells)
+    np.testing.assert_allclose(shifted[:, :, :-2], PICTURES[:, :, 2:], atol=2e-5)
+    np.testing.assert_allclose(shifted[:, :, -1], PICTURES[:, :, -1], atol=2e-5)
+
+
+def test_the_last_channel_chooses_between_copy_and_drawing():
+    logits = np.zeros((2, SIZE, SIZE, 4), np.float32)
+    logits[0, ..., 3], logits[1, ..., 3] = 40, -40
+    image_01 = blended(jnp.asarray(logits), PICTURES, GRID)
+    np.testing.assert_allclose(image_01[0], PICTURES[0], atol=2e-5)
+    np.testing.assert_allclose(image_01[1], 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize("decoder", ["plain", "spade"])
+def test_the_fast_renderer_is_the_plain_one(decoder):
+    base = untrained.RENDERER
+    spade = SpadeDecoderConfig(ic=32, oc=8, label_nc=32, hidden=8, middle_blocks=1) if decoder == "spade" else None
+    generator = dataclasses.replace(
+        base.generator,
+        copy_source=True,
+        spade=spade,
+        dense_motion=dataclasses.replace(base.generator.dense_motion, mask_kernel=3),
+    )
+    head = dataclasses.replace(base.he_estimator, scale_factor=0.5)
+    config = dataclasses.replace(base, generator=generator, he_estimator=head)
+    plain, fast = Renderer(config), FastRenderer(config, Formulation(volumes="depth_taps", mask="depth_taps"))
+    params = plain.init(jax.random.key(0))
+    assert params["generator"]["dense_motion_network"]["mask"]["kernel"].shape[:3] == (3, 3, 3)
+    assert params["he_estimator"]["down"]["kernel"].ndim == 4
+    keypoints = np.random.default_rng(1).uniform(-0.5, 0.5, (3, 2, 15, 3)).astype(np.float32)
+
+    def frames(renderer, params):
+        one = renderer.encode_source(params, PICTURES[:1], keypoints[0, :1])
+        each = renderer.encode_source(params, PICTURES, keypoints[0])
+        pose = renderer.head_pose(params, PICTURES)
+        return renderer.drive(params, one, keypoints[1]), renderer.drive(params, each, keypoints[2]), pose.expression
+
+    slow = jax.jit(lambda p: frames(plain, p))(params)
+    quick = jax.jit(lambda p: frames(fast, p))(fast.prepare(params))
+    for a, b in zip(slow, quick, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-4)
+    assert float(jnp.abs(slow[0][0] - slow[0][1]).max()) > 1e-3, "the keypoints move something"
+
+
+def test_a_missing_source_is_named():
+    with pytest.raises(ValueError, match="give source_01"):
+        config = dataclasses.replace(untrained.RENDERER.generator, copy_source=True)
+        renderer = Renderer(dataclasses.replace(untrained.RENDERER, generator=config))
+        model = renderer.bind(renderer.init(jax.random.key(0)))
+        model.generator(model.generator.encode(PICTURES), np.zeros((2, 15, 3)), np.zeros((2, 15, 3)))
