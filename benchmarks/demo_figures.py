@@ -43,9 +43,6 @@ from ctjax.motion.keypoints import transform_keypoints
 from ctjax.render.renderer import Renderer, RendererConfig
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("bundle", None, "Talking head to measure; the demo's if not given.")
-flags.DEFINE_integer("clips", 12, "Held-out clips.", lower_bound=3)
-flags.DEFINE_string("output", None, "File for the figures, JSON.")
 
 WORLD = 20  # seed of the clips; the demo is trained on the worlds 0 and 1
 FPS = 25
@@ -349,4 +346,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("bundle", None, "Talking head to measure; the demo's if not given.")
+    flags.DEFINE_integer("clips", 12, "Held-out clips.", lower_bound=3)
+    flags.DEFINE_string("output", None, "File for the figures, JSON.")
     cli.run(main)

@@ -1,0 +1,56 @@
+"""The talking head that comes with the package, on speakers and sentences that it never met."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ctjax.infer import demo
+from ctjax.infer.talking_head import TalkingHead
+from ctjax.media.container import probe
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import demo_figures  # noqa: E402
+
+WORLD = 31  # another seed than the table's
+MOST_BYTES = 20e6
+
+
+@pytest.fixture(scope="module")
+def head():
+    return TalkingHead.from_bundle(demo.bundle())
+
+
+def test_the_mouth_follows_the_sound_and_alpha_and_silence_closes_it(head):
+    clips = demo_figures.held_out(head, 3, WORLD)
+    measure = demo_figures.Aperture()
+    found = [
+        demo_figures.mouth(head, measure, clip, other) for clip, other in zip(clips, clips[1:] + clips[:1], strict=True)
+    ]
+    mean = {name: np.mean([clip[name] for clip in found]) for name in found[0]}
+    assert mean["correlation"] > 0.8
+    assert mean["correlation_control"] < 0.3
+    by_alpha = [mean[f"aperture_alpha_{alpha:g}"] for alpha in demo_figures.ALPHAS]
+    assert np.all(np.diff(by_alpha) > 0), by_alpha
+    assert by_alpha[0] < 0.1 * mean["aperture_truth"]
+    assert mean["aperture_silenced"] < 0.1 * mean["aperture_before_silence"]
+
+
+def test_the_bundle_is_small_and_says_what_it_is():
+    files = [file for file in demo.bundle().rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < MOST_BYTES
+    card = (demo.bundle() / "MODEL_CARD.md").read_text()
+    assert "synthetic" in card and "cannot" in card
+
+
+def test_the_demo_runs_without_a_flag(tmp_path):
+    command = [sys.executable, str(ROOT / "infer.py")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "out/demo.mp4" in done.stdout and "--alpha 0.2" in done.stdout
+    info = probe(tmp_path / "out" / "demo.mp4")
+    assert info.audio is not None
+    assert info.duration_s == pytest.approx(probe(demo.example().audio).duration_s, abs=0.06)
