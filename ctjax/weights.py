@@ -25,7 +25,7 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -201,6 +201,12 @@ def save_bundle(
         _write_params(aside, stored, compact)
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return json.loads(json.dumps(manifest))
+
+
+def fingerprint(manifest: Mapping[str, Any], parts: Collection[str] = ()) -> str:
+    """SHA-256 that stands for a bundle's parameters, or for those of the named top-level `parts` alone."""
+    tensors = manifest["parameters"]["tensors"]
+    return _digest_of_all({k: v for k, v in tensors.items() if not parts or k.partition(".")[0] in parts})
 
 
 class _Tensor(NamedTuple):

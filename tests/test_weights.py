@@ -11,7 +11,7 @@ import pytest
 
 from ctjax.config import ConfigError
 from ctjax.types import UserError
-from ctjax.weights import BundleError, leaves, nest, open_bundle, read_manifest, save_bundle
+from ctjax.weights import BundleError, fingerprint, leaves, nest, open_bundle, read_manifest, save_bundle
 
 RNG = np.random.default_rng(0)
 PARAMS = {
@@ -224,3 +224,11 @@ def test_an_unwritable_place_is_named(tmp_path):
 
 def test_errors_are_the_users(tmp_path):
     assert issubclass(BundleError, UserError) and issubclass(ConfigError, UserError)
+
+
+def test_a_fingerprint_of_parts_does_not_see_the_others(tmp_path):
+    whole = save(tmp_path / "one")
+    other = save(tmp_path / "other", params={**PARAMS, "count": np.array(8, np.int32)})
+    assert fingerprint(whole) == whole["parameters"]["sha256"] != fingerprint(other)
+    assert fingerprint(whole, ("layers", "half")) == fingerprint(other, ("layers", "half")) != fingerprint(whole)
+    assert fingerprint(whole, ("count",)) != fingerprint(other, ("count",))

@@ -28,6 +28,8 @@ from ctjax.render.keypoint_detector import KeypointDetector, KeypointDetectorCon
 from ctjax.render.mapping import MappingConfig, MappingNet
 from ctjax.types import Array, HeadPose
 
+ESTIMATORS = ("kp_detector", "he_estimator")  # what looks at a face; the generator draws one
+
 
 @dataclass(frozen=True)
 class RendererConfig:

@@ -15,13 +15,14 @@ from ctjax.losses.experts import KINDS, Expert
 from ctjax.losses.vgg19 import Vgg19Config
 from ctjax.motion.audio2exp import Audio2Exp, Audio2ExpConfig
 from ctjax.nn.module import Params
-from ctjax.render.renderer import Renderer, RendererConfig
+from ctjax.render.renderer import ESTIMATORS, Renderer, RendererConfig
 
 Compute = Literal["float32", "bfloat16"]
 
 
 class Frozen(NamedTuple):
-    """network: its functions. params: numpy arrays. fingerprint: SHA-256 of the bundle's parameters."""
+    """network: its functions. params: numpy arrays. fingerprint: of the parameters that features in records depend
+    on."""
 
     network: Any
     params: Params
@@ -31,7 +32,8 @@ class Frozen(NamedTuple):
 
 def open_renderer(path: str | pathlib.Path, compute: Compute = "float32") -> Frozen:
     """The renderer of a `facevid2vid` bundle."""
-    return _open(path, "facevid2vid", RendererConfig, Renderer, compute)
+    opened = _open(path, "facevid2vid", RendererConfig, Renderer, compute)
+    return opened._replace(fingerprint=weights.fingerprint(weights.read_manifest(path), ESTIMATORS))
 
 
 def open_audio2exp(path: str | pathlib.Path, compute: Compute = "float32") -> Frozen:
@@ -51,11 +53,6 @@ def open_vgg19(path: str | pathlib.Path, compute: Compute = "float32") -> Frozen
     return _open(path, "vgg19", Vgg19Config, vgg19.network, compute)
 
 
-def fingerprint(path: str | pathlib.Path) -> str:
-    """SHA-256 of the parameters of any bundle, without reading them."""
-    return weights.read_manifest(path)["parameters"]["sha256"]
-
-
 def cast(params: Params, compute: Compute) -> Params:
     """Floating-point leaves in the dtype `compute`, others as they are."""
     dtype = jnp.dtype(compute)
@@ -66,5 +63,4 @@ def _open(path: str | pathlib.Path, name: str, config_type: type, build: Any, co
     manifest = weights.read_manifest(path, name)
     network = build(config.from_mapping(config_type, manifest["config"]))
     bundle = weights.open_bundle(path, network=name, abstract=network.abstract)
-    sha256 = manifest["parameters"]["sha256"]
-    return Frozen(network, cast(bundle.params, compute), sha256, manifest["provenance"])
+    return Frozen(network, cast(bundle.params, compute), weights.fingerprint(manifest), manifest["provenance"])

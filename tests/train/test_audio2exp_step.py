@@ -22,7 +22,7 @@ from ctjax.losses.total import Audio2ExpWeights
 from ctjax.losses.wav2lip_syncnet import Wav2LipSyncNetConfig
 from ctjax.motion.alpha import Ramp
 from ctjax.motion.audio2exp import Audio2ExpConfig
-from ctjax.render.renderer import Renderer
+from ctjax.render.renderer import ESTIMATORS, Renderer
 from ctjax.train import frozen, loop, metrics
 from ctjax.train.audio2exp_step import Audio2ExpTask, Audio2ExpTraining, ExpertChoice
 from ctjax.train.optim import OptimizerConfig
@@ -61,7 +61,7 @@ def world(tmp_path_factory):
     manifest = weights.save_bundle(
         folder / "renderer", network="facevid2vid", config=tiny_renderer.RENDERER, params=params
     )
-    made_by = {"renderer": manifest["parameters"]["sha256"]}
+    made_by = {"renderer": weights.fingerprint(manifest, ESTIMATORS)}
     toy_records.write(
         folder / "records",
         clips=9,
