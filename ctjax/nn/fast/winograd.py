@@ -134,41 +134,28 @@ def _linear(x: jax.Array, spectrum: Spectrum, halo: bool, products: Products) ->
 def _filtered(x: jax.Array, spectrum: Spectrum, matrices: Transforms, halo: bool, products: Products) -> jax.Array:
     """Into the transformed domain, `products` of tiles "n (b th tw) c" with each row of the spectrum, and back.
 
-    One row frequency at a time: its tiles and products are small enough to stay in a CPU's cache.
+    One row frequency at a time: its tiles and products are small enough to stay in a CPU's cache. The transforms are
+    matrix products although sums would do with fewer operations: XLA computes a sum again inside everything that
+    reads it, and a matrix product once.
     """
     m, n = matrices.output.shape
     b, h, w = x.shape[0], x.shape[1] - 2 * halo, x.shape[2]
     down, across = -(-h // m), -(-w // m)
+    into, back = (np.asarray(a, x.dtype) for a in (matrices.input, matrices.output))
     x = jnp.pad(x, ((0, 0), (1 - halo, down * m - h + 1 - halo), (1, across * m - w + 1), (0, 0)))
-    rows = [x[:, i : i + m * (down - 1) + 1 : m] for i in range(n)]
+    rows = _windows(x, 1, n, m).reshape(n, -1)
     lines = []
-    for weights, row in zip(matrices.input, spectrum, strict=True):
-        mixed = _once(_combined(weights, rows))
-        columns = [mixed[:, :, j : j + m * (across - 1) + 1 : m] for j in range(n)]
-        tiles = _once(_mixed(matrices.input, columns, axis=0)).reshape(n, b * down * across, -1)
-        y = _once(products(tiles, row)).reshape(n, b, down, across, -1)
-        lines.append(_once(_mixed(matrices.output, list(y), axis=3)))
-    y = _mixed(matrices.output, lines, axis=2)  # "b th m tw m o"
+    for weights, row in zip(into, spectrum, strict=True):
+        mixed = jnp.matmul(weights, rows).reshape(b, down, x.shape[2], -1)
+        tiles = jnp.matmul(into, _windows(mixed, 2, n, m).reshape(n, -1))
+        y = products(tiles.reshape(n, b * down * across, -1), row)
+        lines.append(jnp.matmul(back, y.reshape(n, -1)))
+    y = jnp.matmul(back, jnp.stack(lines).reshape(n, -1))
+    y = y.reshape(m, m, b, down, across, -1).transpose(2, 3, 0, 4, 1, 5)
     return y.reshape(b, down * m, across * m, -1)[:, :h, :w]
 
 
-def _once(x: jax.Array) -> jax.Array:
-    """x, computed once: without the barrier the compiler would repeat it inside everything that reads it."""
-    return jax.lax.optimization_barrier(x)
-
-
-def _combined(weights: np.ndarray, terms: Sequence[jax.Array]) -> jax.Array:
-    """sum_i weights[i] * terms[i], without the zeros."""
-    scaled = [term * np.asarray(weight, term.dtype) for weight, term in zip(weights, terms, strict=True) if weight]
-    return sum(scaled[1:], scaled[0])
-
-
-def _mixed(matrix: np.ndarray, terms: Sequence[jax.Array], axis: int) -> jax.Array:
-    """sum_i matrix[f, i] * terms[i] for every f, along a new axis: one loop over the result, no concatenation."""
-    shape = [1] * (terms[0].ndim + 1)
-    shape[axis] = len(matrix)
-    scaled = [
-        jnp.expand_dims(term, axis) * np.asarray(column.reshape(shape), term.dtype)
-        for column, term in zip(matrix.T, terms, strict=True)
-    ]
-    return sum(scaled[1:], scaled[0])
+def _windows(x: jax.Array, axis: int, n: int, step: int) -> jax.Array:
+    """Overlapping tiles of n cells of `axis`, `step` apart, their cells in front: "... s ..." -> "n ... tiles ..."."""
+    last = x.shape[axis] - n
+    return jnp.stack([jax.lax.slice_in_dim(x, i, i + last + 1, step, axis) for i in range(n)])
