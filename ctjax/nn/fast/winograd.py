@@ -22,6 +22,7 @@ from jax.custom_derivatives import linear_call
 from ctjax.nn.fast.volume import sum_depth_taps
 
 TAPS = 3
+STRIP_TILES = 256  # fewer would read the spectrum too often, more would not fit into a cache
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)}  # outputs per tile and axis -> finite points
 
 Spectrum = Sequence[jax.Array]
@@ -132,17 +133,33 @@ def _linear(x: jax.Array, spectrum: Spectrum, halo: bool, products: Products) ->
 
 
 def _filtered(x: jax.Array, spectrum: Spectrum, matrices: Transforms, halo: bool, products: Products) -> jax.Array:
-    """Into the transformed domain, `products` of tiles "n (b th tw) c" with each row of the spectrum, and back.
-
-    One row frequency at a time: its tiles and products are small enough to stay in a CPU's cache. The transforms are
-    matrix products although sums would do with fewer operations: XLA computes a sum again inside everything that
-    reads it, and a matrix product once.
-    """
+    """`_strip` of the whole map, so many rows of tiles at a time that what lies between the transforms stays in a
+    CPU's cache; all at once it would be nine times the map, twice out to memory and back."""
     m, n = matrices.output.shape
     b, h, w = x.shape[0], x.shape[1] - 2 * halo, x.shape[2]
     down, across = -(-h // m), -(-w // m)
+    strips = -(-down // max(1, STRIP_TILES // (b * across)))
+    height = -(-down // strips) * m
+    x = jnp.pad(x, ((0, 0), (1 - halo, strips * height - h + 1 - halo), (1, across * m - w + 1), (0, 0)))
+    strip = functools.partial(_strip, spectrum=spectrum, matrices=matrices, products=products)
+    if strips == 1:
+        return strip(x)[:, :h, :w]
+    y = jax.lax.map(
+        lambda i: strip(jax.lax.dynamic_slice_in_dim(x, i * height, height + n - m, axis=1)), jnp.arange(strips)
+    )
+    return jnp.moveaxis(y, 0, 1).reshape(b, strips * height, across * m, -1)[:, :h, :w]
+
+
+def _strip(x: jax.Array, spectrum: Spectrum, matrices: Transforms, products: Products) -> jax.Array:
+    """Into the transformed domain, `products` of tiles "n (b th tw) c" with each row of the spectrum, and back.
+
+    x: "b h w c", n - m rows and columns more than the result. One row frequency at a time. The transforms are matrix
+    products although sums would do with fewer operations: XLA computes a sum again inside everything that reads it,
+    and a matrix product once.
+    """
+    m, n = matrices.output.shape
+    b, down, across = x.shape[0], (x.shape[1] - n) // m + 1, (x.shape[2] - n) // m + 1
     into, back = (np.asarray(a, x.dtype) for a in (matrices.input, matrices.output))
-    x = jnp.pad(x, ((0, 0), (1 - halo, down * m - h + 1 - halo), (1, across * m - w + 1), (0, 0)))
     rows = _windows(x, 1, n, m).reshape(n, -1)
     lines = []
     for weights, row in zip(into, spectrum, strict=True):
@@ -151,8 +168,7 @@ def _filtered(x: jax.Array, spectrum: Spectrum, matrices: Transforms, halo: bool
         y = products(tiles.reshape(n, b * down * across, -1), row)
         lines.append(jnp.matmul(back, y.reshape(n, -1)))
     y = jnp.matmul(back, jnp.stack(lines).reshape(n, -1))
-    y = y.reshape(m, m, b, down, across, -1).transpose(2, 3, 0, 4, 1, 5)
-    return y.reshape(b, down * m, across * m, -1)[:, :h, :w]
+    return y.reshape(m, m, b, down, across, -1).transpose(2, 3, 0, 4, 1, 5).reshape(b, down * m, across * m, -1)
 
 
 def _windows(x: jax.Array, axis: int, n: int, step: int) -> jax.Array:
