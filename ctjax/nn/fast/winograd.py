@@ -19,14 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import linear_call
 
-from ctjax.nn.fast.volume import sum_depth_taps
-
 TAPS = 3
 STRIP_TILES = 256  # fewer would read the spectrum too often, more would not fit into a cache
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)}  # outputs per tile and axis -> finite points
 
 Spectrum = Sequence[jax.Array]
-Products = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Transforms(NamedTuple):
@@ -38,6 +35,10 @@ class Transforms(NamedTuple):
     output: np.ndarray
     kernel: np.ndarray
     input: np.ndarray
+
+
+# Tiles "n (b th tw) c" with one row of a spectrum.
+Products = Callable[[jax.Array, jax.Array, Transforms], jax.Array]
 
 
 @functools.cache
@@ -73,17 +74,17 @@ def turned_transforms(outputs: int) -> Transforms:
 
 
 def winograd_kernel(kernel: np.ndarray, outputs: int) -> list[np.ndarray]:
-    """Transforms a kernel "3 3 i o" into outputs + 2 arrays "n i o", one per row frequency.
+    """Transforms a kernel "3 3 i o" into outputs + 2 arrays "n i o", one per row frequency; "3 3 3 i o" (depth first)
+    into arrays "z n i o", z frequencies of depth.
 
-    They stay separate because slicing one array at run time would copy as many bytes as the products read. A kernel
-    "3 3 3 i o" (depth first) becomes arrays "n i (3 o)".
+    They stay separate because slicing one array at run time would copy as many bytes as the products read.
     """
     g = transforms(outputs).kernel
-    kernel64 = np.asarray(kernel, np.float64)
-    spectrum = np.einsum("ai,bj,...ijco->ab...co", g, g, kernel64, optimize=True)
-    if spectrum.ndim == 5:
-        spectrum = np.moveaxis(spectrum, 2, -2).reshape(*spectrum.shape[:2], spectrum.shape[3], -1)
-    return [np.ascontiguousarray(row, kernel.dtype) for row in spectrum]
+    spectrum = np.asarray(kernel, np.float64)
+    for axis in range(kernel.ndim - 2):
+        spectrum = np.moveaxis(np.tensordot(g, spectrum, (1, axis)), 0, axis)
+    rows = np.moveaxis(spectrum, -4, 0)
+    return [np.ascontiguousarray(row, kernel.dtype) for row in rows]
 
 
 def winograd_conv(x: jax.Array, spectrum: Spectrum, *, halo: bool = False) -> jax.Array:
@@ -93,22 +94,30 @@ def winograd_conv(x: jax.Array, spectrum: Spectrum, *, halo: bool = False) -> ja
     with respect to x only.
     """
 
-    def products(tiles: jax.Array, row: jax.Array) -> jax.Array:
+    def products(tiles: jax.Array, row: jax.Array, matrices: Transforms) -> jax.Array:
+        del matrices
         return jnp.matmul(tiles, row)
 
     return _linear(x, spectrum, halo, products)
 
 
 def winograd_conv_volume(x: jax.Array, spectrum: Spectrum) -> jax.Array:
-    """Convolution of x "b d h w c" with a transformed 3 x 3 x 3 kernel (arrays "n c (3 o)"), zero padding 1.
+    """Convolution of x "b d h w c" with a transformed 3 x 3 x 3 kernel (arrays "z n c o"), zero padding 1.
 
-    Winograd over height and width; the depth taps stay direct. Differentiable with respect to x only.
+    Differentiable with respect to x only.
     """
     b, d, h, w, c = x.shape
 
-    def products(tiles: jax.Array, row: jax.Array) -> jax.Array:
-        y = jnp.matmul(tiles, row).reshape(len(row), b, d, -1, row.shape[-1])
-        return sum_depth_taps(y, TAPS, axis=2).reshape(*tiles.shape[:2], -1)
+    def products(tiles: jax.Array, row: jax.Array, matrices: Transforms) -> jax.Array:
+        """The same once more along depth, of tiles "n (b d th tw) c"."""
+        m, n = matrices.output.shape
+        deep = -(-d // m)
+        into, back = (np.asarray(a, x.dtype) for a in (matrices.input, matrices.output))
+        z = tiles.reshape(n, b, d, -1, row.shape[-2])
+        z = jnp.pad(z, ((0, 0), (0, 0), (1, deep * m - d + 1), (0, 0), (0, 0)))
+        z = jnp.matmul(into, _windows(z, 2, n, m).reshape(n, -1)).reshape(n, n, -1, row.shape[-2])
+        y = jnp.matmul(back, jnp.matmul(z, row).reshape(n, -1)).reshape(m, n, b, deep, -1)
+        return jnp.moveaxis(y, 0, 3).reshape(n, b, deep * m, -1)[:, :, :d].reshape(*tiles.shape[:2], -1)
 
     y = _linear(x.reshape(b * d, h, w, c), spectrum, False, products)
     return y.reshape(b, d, *y.shape[1:])
@@ -117,17 +126,15 @@ def winograd_conv_volume(x: jax.Array, spectrum: Spectrum) -> jax.Array:
 def _linear(x: jax.Array, spectrum: Spectrum, halo: bool, products: Products) -> jax.Array:
     """`_filtered` with the transpose given, which is the same with the kernel turned around: left to itself, jax
     would transpose every slice into a sum of paddings."""
+    outputs = len(spectrum) - TAPS + 1
 
     def apply(spectrum: Spectrum, x: jax.Array) -> jax.Array:
-        return _filtered(x, spectrum, transforms(len(spectrum) - TAPS + 1), halo, products)
+        return _filtered(x, spectrum, transforms(outputs), halo, products)
 
     def transpose(spectrum: Spectrum, y: jax.Array) -> jax.Array:
-        def back(tiles: jax.Array, row: jax.Array) -> jax.Array:
-            like = jax.ShapeDtypeStruct((*tiles.shape[:2], row.shape[1]), tiles.dtype)
-            return jax.linear_transpose(lambda forward: products(forward, row), like)(tiles)[0]
-
         y = jnp.pad(y, ((0, 0), (1, 1), (0, 0), (0, 0))) if halo else y
-        return _filtered(y, spectrum, turned_transforms(len(spectrum) - TAPS + 1), False, back)
+        turned = [jnp.swapaxes(row, -1, -2) for row in spectrum]
+        return _filtered(y, turned, turned_transforms(outputs), False, products)
 
     return linear_call(apply, transpose, list(spectrum), x)
 
@@ -165,7 +172,7 @@ def _strip(x: jax.Array, spectrum: Spectrum, matrices: Transforms, products: Pro
     for weights, row in zip(into, spectrum, strict=True):
         mixed = jnp.matmul(weights, rows).reshape(b, down, x.shape[2], -1)
         tiles = jnp.matmul(into, _windows(mixed, 2, n, m).reshape(n, -1))
-        y = products(tiles.reshape(n, b * down * across, -1), row)
+        y = products(tiles.reshape(n, b * down * across, -1), row, matrices)
         lines.append(jnp.matmul(back, y.reshape(n, -1)))
     y = jnp.matmul(back, jnp.stack(lines).reshape(n, -1))
     return y.reshape(m, m, b, down, across, -1).transpose(2, 3, 0, 4, 1, 5).reshape(b, down * m, across * m, -1)
