@@ -11,6 +11,7 @@ reciprocals, so that the kernel turned around, which the gradient needs, has the
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ import numpy as np
 from jax.custom_derivatives import linear_call
 
 TAPS = 3
-STRIP_TILES = 256  # fewer would read the spectrum too often, more would not fit into a cache
+STRIP_TILES = 128
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)}  # outputs per tile and axis -> finite points
 
 Spectrum = Sequence[jax.Array]
@@ -87,25 +88,34 @@ def winograd_kernel(kernel: np.ndarray, outputs: int) -> list[np.ndarray]:
     return [np.ascontiguousarray(row, kernel.dtype) for row in rows]
 
 
-def winograd_conv(x: jax.Array, spectrum: Spectrum, *, halo: bool = False) -> jax.Array:
-    """Convolution of x "b h w c" with a transformed kernel (arrays "n c o"), zero padding 1 -> "b h w o".
+def strip_height(shape: Sequence[int], spectrum: Spectrum) -> int:
+    """How many rows of a map of `shape` ("b h w c" or "b d h w c") to work through at a time.
 
-    halo: x brings the row above and the row below along, so that the result is two rows shorter. Differentiable
-    with respect to x only.
+    Few enough that the tiles of one row frequency stay in a CPU's cache: of the whole map they would be nine times
+    the map, out to memory and back twice. But no fewer than that they are as many bytes as the spectrum they meet.
     """
+    outputs = len(spectrum) - TAPS + 1
+    inputs, channels = spectrum[0].shape[-2:]
+    down, across = (-(-size // outputs) for size in shape[-3:-1])
+    tiles = max(STRIP_TILES, inputs * channels // (inputs + channels))
+    most = max(1, tiles // (math.prod(shape[:-3]) * across))
+    return outputs * max(rows for rows in range(1, most + 1) if down % rows == 0)
+
+
+def winograd_conv(x: jax.Array, spectrum: Spectrum) -> jax.Array:
+    """Convolution of x "b h+2 w c", which brings the row above and the row below along, with a transformed kernel
+    (arrays "n c o") -> "b h w o"; zeros left and right. Differentiable with respect to x only."""
 
     def products(tiles: jax.Array, row: jax.Array, matrices: Transforms) -> jax.Array:
         del matrices
         return jnp.matmul(tiles, row)
 
-    return _linear(x, spectrum, halo, products)
+    return _linear(x, spectrum, products)
 
 
 def winograd_conv_volume(x: jax.Array, spectrum: Spectrum) -> jax.Array:
-    """Convolution of x "b d h w c" with a transformed 3 x 3 x 3 kernel (arrays "z n c o"), zero padding 1.
-
-    Differentiable with respect to x only.
-    """
+    """The same for x "b d h+2 w c" and a 3 x 3 x 3 kernel (arrays "z n c o") -> "b d h w o"; zeros at both ends of
+    depth."""
     b, d, h, w, c = x.shape
 
     def products(tiles: jax.Array, row: jax.Array, matrices: Transforms) -> jax.Array:
@@ -119,54 +129,37 @@ def winograd_conv_volume(x: jax.Array, spectrum: Spectrum) -> jax.Array:
         y = jnp.matmul(back, jnp.matmul(z, row).reshape(n, -1)).reshape(m, n, b, deep, -1)
         return jnp.moveaxis(y, 0, 3).reshape(n, b, deep * m, -1)[:, :, :d].reshape(*tiles.shape[:2], -1)
 
-    y = _linear(x.reshape(b * d, h, w, c), spectrum, False, products)
+    y = _linear(x.reshape(b * d, h, w, c), spectrum, products)
     return y.reshape(b, d, *y.shape[1:])
 
 
-def _linear(x: jax.Array, spectrum: Spectrum, halo: bool, products: Products) -> jax.Array:
+def _linear(x: jax.Array, spectrum: Spectrum, products: Products) -> jax.Array:
     """`_filtered` with the transpose given, which is the same with the kernel turned around: left to itself, jax
     would transpose every slice into a sum of paddings."""
     outputs = len(spectrum) - TAPS + 1
 
     def apply(spectrum: Spectrum, x: jax.Array) -> jax.Array:
-        return _filtered(x, spectrum, transforms(outputs), halo, products)
+        return _filtered(x, spectrum, transforms(outputs), products)
 
     def transpose(spectrum: Spectrum, y: jax.Array) -> jax.Array:
-        y = jnp.pad(y, ((0, 0), (1, 1), (0, 0), (0, 0))) if halo else y
         turned = [jnp.swapaxes(row, -1, -2) for row in spectrum]
-        return _filtered(y, turned, turned_transforms(outputs), False, products)
+        y = jnp.pad(y, ((0, 0), (2, 2), (0, 0), (0, 0)))
+        return _filtered(y, turned, turned_transforms(outputs), products)
 
     return linear_call(apply, transpose, list(spectrum), x)
 
 
-def _filtered(x: jax.Array, spectrum: Spectrum, matrices: Transforms, halo: bool, products: Products) -> jax.Array:
-    """`_strip` of the whole map, so many rows of tiles at a time that what lies between the transforms stays in a
-    CPU's cache; all at once it would be nine times the map, twice out to memory and back."""
-    m, n = matrices.output.shape
-    b, h, w = x.shape[0], x.shape[1] - 2 * halo, x.shape[2]
-    down, across = -(-h // m), -(-w // m)
-    strips = -(-down // max(1, STRIP_TILES // (b * across)))
-    height = -(-down // strips) * m
-    x = jnp.pad(x, ((0, 0), (1 - halo, strips * height - h + 1 - halo), (1, across * m - w + 1), (0, 0)))
-    strip = functools.partial(_strip, spectrum=spectrum, matrices=matrices, products=products)
-    if strips == 1:
-        return strip(x)[:, :h, :w]
-    y = jax.lax.map(
-        lambda i: strip(jax.lax.dynamic_slice_in_dim(x, i * height, height + n - m, axis=1)), jnp.arange(strips)
-    )
-    return jnp.moveaxis(y, 0, 1).reshape(b, strips * height, across * m, -1)[:, :h, :w]
-
-
-def _strip(x: jax.Array, spectrum: Spectrum, matrices: Transforms, products: Products) -> jax.Array:
+def _filtered(x: jax.Array, spectrum: Spectrum, matrices: Transforms, products: Products) -> jax.Array:
     """Into the transformed domain, `products` of tiles "n (b th tw) c" with each row of the spectrum, and back.
 
-    x: "b h w c", n - m rows and columns more than the result. One row frequency at a time. The transforms are matrix
-    products although sums would do with fewer operations: XLA computes a sum again inside everything that reads it,
-    and a matrix product once.
+    One row frequency at a time. The transforms are matrix products although sums would do with fewer operations: XLA
+    computes a sum again inside everything that reads it, and a matrix product once.
     """
     m, n = matrices.output.shape
-    b, down, across = x.shape[0], (x.shape[1] - n) // m + 1, (x.shape[2] - n) // m + 1
+    b, h, w = x.shape[0], x.shape[1] - 2, x.shape[2]
+    down, across = -(-h // m), -(-w // m)
     into, back = (np.asarray(a, x.dtype) for a in (matrices.input, matrices.output))
+    x = jnp.pad(x, ((0, 0), (0, down * m - h), (1, across * m - w + 1), (0, 0)))
     rows = _windows(x, 1, n, m).reshape(n, -1)
     lines = []
     for weights, row in zip(into, spectrum, strict=True):
@@ -175,7 +168,8 @@ def _strip(x: jax.Array, spectrum: Spectrum, matrices: Transforms, products: Pro
         y = products(tiles.reshape(n, b * down * across, -1), row, matrices)
         lines.append(jnp.matmul(back, y.reshape(n, -1)))
     y = jnp.matmul(back, jnp.stack(lines).reshape(n, -1))
-    return y.reshape(m, m, b, down, across, -1).transpose(2, 3, 0, 4, 1, 5).reshape(b, down * m, across * m, -1)
+    y = y.reshape(m, m, b, down, across, -1).transpose(2, 3, 0, 4, 1, 5)
+    return y.reshape(b, down * m, across * m, -1)[:, :h, :w]
 
 
 def _windows(x: jax.Array, axis: int, n: int, step: int) -> jax.Array:
