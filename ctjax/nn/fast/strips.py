@@ -19,38 +19,51 @@ def in_strips(function: Callable[..., jax.Array], x: jax.Array, *beside: jax.Arr
     """
     rows = x.shape[ROWS]
     count = -(-rows // height)
-    height = rows if count == 1 else height
-    x = _with_rows(x, 1, count * height - rows + 1)
-    scales = [rows // other.shape[ROWS] for other in beside]
-    beside = tuple(
-        _with_rows(other, 0, count * height // scale - other.shape[ROWS])
-        for other, scale in zip(beside, scales, strict=True)
-    )
     if count == 1:
-        return function(x, *beside)
-    whole = _divided(_rows(x, 0, count * height), count)
-    below = _rows(_divided(_rows(x, height, (count + 1) * height), count), 0, 2)
-    strips = jnp.concatenate([whole, below], axis=ROWS)
-    y = jax.lax.map(lambda strip: function(*strip), (strips, *(_divided(other, count) for other in beside)))
+        return function(_with_rows(x, 1, 1), *beside)
+    scales = [rows // other.shape[ROWS] for other in beside]
+    near = [_divided(other, count, height // scale) for other, scale in zip(beside, scales, strict=True)]
+    y = _one_by_one(function, _with_neighbours(_divided(x, count, height)), *near)
     y = jnp.moveaxis(y, 0, ROWS - 1)
     return _rows(y.reshape(*y.shape[: ROWS - 1], count * height, *y.shape[ROWS + 1 :]), 0, rows)
 
 
-def _divided(x: jax.Array, count: int) -> jax.Array:
-    """ "... h w c" -> "count ... h/count w c"."""
-    return jnp.moveaxis(x.reshape(*x.shape[:ROWS], count, -1, *x.shape[ROWS + 1 :]), ROWS - 1, 0)
+def _one_by_one(function: Callable[..., jax.Array], *strips: jax.Array) -> jax.Array:
+    """As `jax.lax.map`, but the room for the result starts as copies of a value of the input: XLA would make rooms
+    full of zeros for all loops of a program at its start, and keep them."""
+
+    def place(room: jax.Array, item: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+        index, *strip = item
+        return jax.lax.dynamic_update_index_in_dim(room, function(*strip), index, 0), None
+
+    count = strips[0].shape[0]
+    result = jax.eval_shape(function, *(strip[0] for strip in strips))
+    value = jax.lax.stop_gradient(strips[0][(0,) * strips[0].ndim]).astype(result.dtype)
+    room, _ = jax.lax.scan(place, jnp.broadcast_to(value, (count, *result.shape)), (jnp.arange(count), *strips))
+    return room
+
+
+def _divided(x: jax.Array, count: int, height: int) -> jax.Array:
+    """ "... h w c" -> "count ... height w c", rows of zeros coming in at the end."""
+    x = _with_rows(x, 0, count * height - x.shape[ROWS])
+    return jnp.moveaxis(x.reshape(*x.shape[:ROWS], count, height, *x.shape[ROWS + 1 :]), ROWS - 1, 0)
+
+
+def _with_neighbours(strips: jax.Array) -> jax.Array:
+    """ "count ... h w c" -> "count ... h+2 w c": the last row of the strip above and the first of the one below."""
+    first, last = _rows(strips, 0, 1), _rows(strips, -1, strips.shape[ROWS])
+    outside = jnp.zeros_like(first[:1])
+    above, below = jnp.concatenate([outside, last[:-1]]), jnp.concatenate([first[1:], outside])
+    return jnp.concatenate([above, strips, below], axis=ROWS)
 
 
 def _rows(x: jax.Array, first: int, end: int) -> jax.Array:
-    """Rows from `first` to before `end`, zeros where there are none."""
-    x = _with_rows(x, 0, max(0, end - x.shape[ROWS]))
-    return jax.lax.slice_in_dim(x, first, end, axis=x.ndim + ROWS)
+    """Rows from `first` to before `end`."""
+    return x[..., first:end, :, :]
 
 
 def _with_rows(x: jax.Array, above: int, below: int) -> jax.Array:
     """x with rows of zeros above and below."""
-    if not above and not below:
-        return x
     pads = [(0, 0)] * x.ndim
     pads[ROWS] = (above, below)
     return jnp.pad(x, pads)

@@ -46,7 +46,7 @@ def _prepare_up_block(block: Tree, formulation: Formulation) -> Layout:
     beta = (beta[0] @ shortcut, beta[1] @ shortcut)
     return {
         **_prepare_block(block, formulation),
-        "hidden": upsampled_layout(*side_by_side(*(_shared(block[norm]) for norm in norms))),
+        "hidden": [upsampled_layout(*_shared(block[norm])) for norm in norms],
         "norm_s": image_layout(*side_by_side(gamma, beta), formulation.images),
         "conv_s": shortcut,
     }
@@ -74,13 +74,13 @@ def decode_spade(prepared: Layout, feature_map: jax.Array, config: SpadeDecoderC
     for i, block in enumerate(prepared["middle"]):
         x = x + _residual(block, instance_norm(x), hidden[2 * i : 2 * i + 2])
     for i, block in enumerate(prepared["up"]):
-        x = _up_block(block, x, feature_map, 2 ** (i + 1), config.hidden)
+        x = _up_block(block, x, feature_map, 2 ** (i + 1))
     return convolve(prepared["image"], jax.nn.leaky_relu(x, LEAKY_SLOPE))
 
 
-def _up_block(block: Layout, x: jax.Array, feature_map: jax.Array, factor: int, width: int) -> jax.Array:
+def _up_block(block: Layout, x: jax.Array, feature_map: jax.Array, factor: int) -> jax.Array:
     """x "b h w c" at half the size; the feature map is `factor` times smaller than the result."""
-    hidden = _split(jax.nn.relu(convolve(block["hidden"], feature_map, upsample=factor)), width)
+    hidden = [jax.nn.relu(convolve(layout, feature_map, upsample=factor)) for layout in block["hidden"]]
     # Mean and variance do not change when every cell is repeated, so normalisation comes before upsampling.
     normalised = instance_norm(x)
 
