@@ -23,24 +23,9 @@ def in_strips(function: Callable[..., jax.Array], x: jax.Array, *beside: jax.Arr
         return function(_with_rows(x, 1, 1), *beside)
     scales = [rows // other.shape[ROWS] for other in beside]
     near = [_divided(other, count, height // scale) for other, scale in zip(beside, scales, strict=True)]
-    y = _one_by_one(function, _with_neighbours(_divided(x, count, height)), *near)
+    y = jax.lax.map(lambda strip: function(*strip), (_with_neighbours(_divided(x, count, height)), *near))
     y = jnp.moveaxis(y, 0, ROWS - 1)
     return _rows(y.reshape(*y.shape[: ROWS - 1], count * height, *y.shape[ROWS + 1 :]), 0, rows)
-
-
-def _one_by_one(function: Callable[..., jax.Array], *strips: jax.Array) -> jax.Array:
-    """As `jax.lax.map`, but the room for the result starts as copies of a value of the input: XLA would make rooms
-    full of zeros for all loops of a program at its start, and keep them."""
-
-    def place(room: jax.Array, item: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
-        index, *strip = item
-        return jax.lax.dynamic_update_index_in_dim(room, function(*strip), index, 0), None
-
-    count = strips[0].shape[0]
-    result = jax.eval_shape(function, *(strip[0] for strip in strips))
-    value = jax.lax.stop_gradient(strips[0][(0,) * strips[0].ndim]).astype(result.dtype)
-    room, _ = jax.lax.scan(place, jnp.broadcast_to(value, (count, *result.shape)), (jnp.arange(count), *strips))
-    return room
 
 
 def _divided(x: jax.Array, count: int, height: int) -> jax.Array:
