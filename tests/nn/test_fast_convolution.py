@@ -98,15 +98,42 @@ def test_winograd_transforms_are_exact(outputs):
     np.testing.assert_allclose(turned.output @ ((turned.kernel @ taps[::-1]) * (turned.input @ tile)), want, atol=1e-12)
 
 
-def test_halo_rows_replace_padding():
+def test_rows_brought_along_replace_padding():
     x, kernel, _ = case((3, 3), (10, 6))
     spectrum = winograd.winograd_kernel(kernel, 4)
     with jax.enable_x64(True):
         direction = RNG.standard_normal((2, 8, 6, 6))
-        got = both(lambda x: winograd.winograd_conv(x, spectrum, halo=True), x, direction)
+        got = both(lambda x: winograd.winograd_conv(x, spectrum), x, direction)
         want = both(lambda x: reference(x, kernel, 0.0)[:, 1:-1], x, direction)
         for fast, slow in zip(got, want, strict=True):
             np.testing.assert_allclose(fast, slow, atol=1e-11)
+
+
+@pytest.mark.parametrize("formulation", ["direct", "winograd2", "winograd4"])
+@pytest.mark.parametrize("rows", [12, 10])
+def test_what_follows_is_done_strip_by_strip(formulation, rows, monkeypatch):
+    """With maps beside the result at its size and at half of it; 10 rows leave a part of a strip's tiles empty."""
+    monkeypatch.setattr(winograd, "STRIP_TILES", 6)  # one row of tiles, or two
+    x, kernel, bias = case((3, 3), (rows, 7))
+    beside = RNG.standard_normal((2, rows, 7, 6)), RNG.standard_normal((2, rows // 2, 7, 6))
+
+    def then(y, same, half):
+        return jnp.tanh(y * same + jnp.repeat(half, 2, axis=1))
+
+    with jax.enable_x64(True):
+        layout = image_layout(kernel, bias, formulation)
+        direction = RNG.standard_normal((2, rows, 7, 6))
+        got = both(lambda x: convolve(layout, x, then=then, beside=beside), x, direction)
+        want = both(lambda x: then(reference(x, kernel, bias), *beside), x, direction)
+        for fast, slow in zip(got, want, strict=True):
+            np.testing.assert_allclose(fast, slow, atol=1e-11)
+
+
+@pytest.mark.parametrize("rows", [12, 10])
+def test_volumes_in_strips(rows, monkeypatch):
+    monkeypatch.setattr(winograd, "STRIP_TILES", 1)
+    x, kernel, bias = case((3, 3, 3), (5, rows, 6))
+    hold(volume_layout(kernel, bias, "winograd4"), x, kernel, bias)
 
 
 def test_unknown_formulations_are_named():

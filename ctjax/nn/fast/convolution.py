@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctjax.nn.fast.dft import dft_conv_volume, dft_kernel
+from ctjax.nn.fast.strips import in_strips
 from ctjax.nn.fast.upsampled import tap_kernel, upsampled_conv, upsampled_conv_volume
 from ctjax.nn.fast.volume import depth_tap_conv, depth_tap_kernel
-from ctjax.nn.fast.winograd import winograd_conv, winograd_conv_volume, winograd_kernel
+from ctjax.nn.fast.winograd import strip_height, winograd_conv, winograd_conv_volume, winograd_kernel
 
 Layout = dict[str, Any]
 
@@ -48,19 +50,40 @@ def upsampled_layout(kernel: np.ndarray, bias: np.ndarray | None) -> Layout:
     return _with_bias({"upsampled": tap_kernel(kernel)}, bias)
 
 
-def convolve(layout: Layout, x: jax.Array, *, upsample: int = 1) -> jax.Array:
-    """x: "b h w i" or "b d h w i"; `upsample`: by how much height and width grow first (for `upsampled_layout`)."""
-    y = _convolve(layout, x, upsample)
-    bias = layout.get("bias")
-    return y if bias is None else y + bias.astype(y.dtype)
+def convolve(
+    layout: Layout,
+    x: jax.Array,
+    *,
+    upsample: int = 1,
+    then: Callable[..., jax.Array] | None = None,
+    beside: tuple[jax.Array, ...] = (),
+) -> jax.Array:
+    """x: "b h w i" or "b d h w i"; `upsample`: by how much height and width grow first (for `upsampled_layout`).
+
+    then: applied to the result and `beside`, place by place: where the convolution works through the map in strips,
+    it is done with each strip, and what it takes from the convolution never exists as a whole. The arrays of `beside`
+    have the result's height, or half of it.
+    """
+
+    def finished(y: jax.Array, *beside: jax.Array) -> jax.Array:
+        bias = layout.get("bias")
+        y = y if bias is None else y + bias.astype(y.dtype)
+        return y if then is None else then(y, *beside)
+
+    if (spectrum := layout.get("winograd")) is None:
+        return finished(_convolve(layout, x, upsample), *beside)
+    conv = winograd_conv_volume if x.ndim == 5 else winograd_conv
+    return in_strips(
+        lambda strip, *beside: finished(conv(strip, spectrum), *beside),
+        x,
+        *beside,
+        height=strip_height(x.shape, spectrum),
+    )
 
 
 def _convolve(layout: Layout, x: jax.Array, upsample: int) -> jax.Array:
-    is_volume = x.ndim == 5
     if (taps := layout.get("upsampled")) is not None:
-        return (upsampled_conv_volume if is_volume else upsampled_conv)(x, taps, upsample)
-    if (spectrum := layout.get("winograd")) is not None:
-        return (winograd_conv_volume if is_volume else winograd_conv)(x, spectrum)
+        return (upsampled_conv_volume if x.ndim == 5 else upsampled_conv)(x, taps, upsample)
     if (kernel := layout.get("depth_taps")) is not None:
         return depth_tap_conv(x, kernel, kernel.shape[0])
     if (spectrum := layout.get("dft")) is not None:

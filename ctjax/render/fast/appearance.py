@@ -19,7 +19,8 @@ def prepare_appearance(params: Tree, config: GeneratorConfig, formulation: Formu
     return {
         "first": image_layout(*with_norm(**_of(params["first"])), "direct"),
         "down": [
-            image_layout(*with_norm(**_of(block)), "direct") for _, block in sorted(params["down_blocks"].items())
+            image_layout(*with_norm(**_of(block)), formulation.images)
+            for _, block in sorted(params["down_blocks"].items())
         ],
         "second": image_layout(kernel[..., order], bias[order], "direct"),
         "residual": [

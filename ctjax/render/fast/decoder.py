@@ -46,7 +46,7 @@ def _prepare_up_block(block: Tree, formulation: Formulation) -> Layout:
     beta = (beta[0] @ shortcut, beta[1] @ shortcut)
     return {
         **_prepare_block(block, formulation),
-        "hidden": upsampled_layout(*side_by_side(*(_shared(block[norm]) for norm in norms))),
+        "hidden": [upsampled_layout(*_shared(block[norm])) for norm in norms],
         "norm_s": image_layout(*side_by_side(gamma, beta), formulation.images),
         "conv_s": shortcut,
     }
@@ -72,37 +72,40 @@ def decode_spade(prepared: Layout, feature_map: jax.Array, config: SpadeDecoderC
     x, hidden = shared[..., : 2 * config.ic], jax.nn.relu(shared[..., 2 * config.ic :])
     hidden = _split(hidden, config.hidden)
     for i, block in enumerate(prepared["middle"]):
-        x = x + _residual(block, x, hidden[2 * i : 2 * i + 2])
+        x = x + _residual(block, instance_norm(x), hidden[2 * i : 2 * i + 2])
     for i, block in enumerate(prepared["up"]):
-        x = _up_block(block, x, feature_map, 2 ** (i + 1), config.hidden)
+        x = _up_block(block, x, feature_map, 2 ** (i + 1))
     return convolve(prepared["image"], jax.nn.leaky_relu(x, LEAKY_SLOPE))
 
 
-def _up_block(block: Layout, x: jax.Array, feature_map: jax.Array, factor: int, width: int) -> jax.Array:
+def _up_block(block: Layout, x: jax.Array, feature_map: jax.Array, factor: int) -> jax.Array:
     """x "b h w c" at half the size; the feature map is `factor` times smaller than the result."""
-    hidden = _split(jax.nn.relu(convolve(block["hidden"], feature_map, upsample=factor)), width)
+    hidden = [jax.nn.relu(convolve(layout, feature_map, upsample=factor)) for layout in block["hidden"]]
     # Mean and variance do not change when every cell is repeated, so normalisation comes before upsampling.
     normalised = instance_norm(x)
-    y = _residual(block, None, hidden[:2], normalised=_doubled(normalised))
-    modulation = convolve(block["norm_s"], hidden[2])
-    gamma, beta = modulation[..., : x.shape[-1]], modulation[..., x.shape[-1] :]
-    return y + jnp.matmul(_doubled(normalised) * gamma, block["conv_s"]) + beta
+
+    def shortcut(modulation: jax.Array, normalised: jax.Array) -> jax.Array:
+        channels = normalised.shape[-1]
+        scaled = _doubled(normalised) * modulation[..., :channels]
+        return jnp.matmul(scaled, block["conv_s"]) + modulation[..., channels:]
+
+    y = _residual(block, normalised, hidden[:2])
+    return y + convolve(block["norm_s"], hidden[2], then=shortcut, beside=(normalised,))
 
 
-def _residual(
-    block: Layout, x: jax.Array | None, hidden: list[jax.Array], *, normalised: jax.Array | None = None
-) -> jax.Array:
-    """Two times (modulated norm, leaky ReLU, convolution) of x, or of x already normalised."""
-    y = _modulated(block["norm_0"], instance_norm(x) if normalised is None else normalised, hidden[0])
+def _residual(block: Layout, normalised: jax.Array, hidden: list[jax.Array]) -> jax.Array:
+    """Two times (modulation, leaky ReLU, convolution), of x normalised at the hidden maps' size or at half of it."""
+    y = convolve(block["norm_0"], hidden[0], then=_modulated, beside=(normalised,))
     y = convolve(block["conv_0"], y)
-    y = _modulated(block["norm_1"], instance_norm(y), hidden[1])
+    y = convolve(block["norm_1"], hidden[1], then=_modulated, beside=(instance_norm(y),))
     return convolve(block["conv_1"], y)
 
 
-def _modulated(layout: Layout, normalised: jax.Array, hidden: jax.Array) -> jax.Array:
-    """leaky(normalised * gamma + beta), gamma and beta from one convolution (gamma has its 1 in the bias)."""
-    modulation = convolve(layout, hidden)
+def _modulated(modulation: jax.Array, normalised: jax.Array) -> jax.Array:
+    """leaky(normalised * gamma + beta), gamma and beta side by side (gamma has its 1 in the bias); `normalised` is
+    doubled where it is half the size."""
     channels = normalised.shape[-1]
+    normalised = normalised if normalised.shape[1] == modulation.shape[1] else _doubled(normalised)
     return jax.nn.leaky_relu(normalised * modulation[..., :channels] + modulation[..., channels:], LEAKY_SLOPE)
 
 

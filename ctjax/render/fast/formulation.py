@@ -13,11 +13,11 @@ WIDE = 256  # channels; Winograd's transforms cost narrower renderers more than 
 
 @dataclass(frozen=True)
 class Formulation:
-    """images: the decoder's 3 x 3 convolutions ("direct", "winograd2", "winograd4"); volumes: 3 x 3 x 3 ones
-    ("direct", "depth_taps", "winograd2", "winograd4"); mask: the 7 x 7 x 7 one ("direct", "depth_taps", "dft");
-    frames: whether a batch is computed "together", or "one_by_one" in one compiled loop, which keeps the
-    intermediate results of a frame in a CPU's cache; dtype: of weights and maps. Statistics, softmax, keypoints and
-    sampling grids are float32 in any case.
+    """images: 3 x 3 convolutions of the decoder and of the appearance encoder ("direct", "winograd2", "winograd4");
+    volumes: 3 x 3 x 3 ones ("direct", "depth_taps", "winograd2", "winograd4"); mask: the 7 x 7 x 7 one ("direct",
+    "depth_taps", "dft"); frames: whether a batch is computed "together", or "one_by_one" in one compiled loop, which
+    keeps the intermediate results of a frame in a CPU's cache; dtype: of weights and maps. Statistics, softmax,
+    keypoints and sampling grids are float32 in any case.
     """
 
     images: str = "direct"
