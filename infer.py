@@ -81,7 +81,7 @@ def main() -> None:
     animation.save(_OUTPUT.value, progress=True)
     print(f"{_OUTPUT.value}: {animation.summary()}")
     if _BUNDLE.value is None:
-        print(demo.NEXT)
+        print(demo.next_steps())
 
 
 def _box(values: list[str] | None) -> Box | None:

@@ -14,10 +14,6 @@ NOTICE = (
     "Demo: small networks that were trained on drawn heads and know no others. For photographs convert weights "
     "(python -m convert --help) and give --bundle."
 )
-NEXT = """Try next:
-  --alpha 0.2, --alpha 1.4     the mouth's opening
-  --yaw 20                     the head's angle, also --pitch and --roll
-  --audio SPEECH.wav           any voice in any language; --driving VIDEO.mp4 takes the pose of a filmed (drawn) head"""
 
 
 class Example(NamedTuple):
@@ -39,3 +35,12 @@ def bundle() -> pathlib.Path:
 
 def _asset(name: str) -> pathlib.Path:
     return pathlib.Path(str(resources.files("ctjax.infer") / "assets" / name))
+
+
+def next_steps() -> str:
+    """What to try after the demo, as flags that can be copied."""
+    return f"""Try next:
+  --alpha 0.2, --alpha 1.4      the mouth's opening
+  --yaw 20                      the head's angle; also --pitch and --roll
+  --audio {_asset("speech_french.wav")}      another language, or any voice
+  --driving {_asset("driving.mp4")}      the pose of another (drawn) head"""
