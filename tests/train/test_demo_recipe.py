@@ -1,0 +1,76 @@
+"""The demo's recipe (configs/demo/) command by command, in a small world and with few steps: does every stage learn?"""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from ctjax import weights
+from ctjax.train import metrics
+
+ROOT = pathlib.Path(__file__).parents[2]
+CLIPS, SIZE = 60, 64
+
+
+def run(folder, script, *arguments):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, arguments)], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def train(folder, config, name, steps, **changes):
+    """One stage, shortened; the figures on held-out clips before and after."""
+    changes = {"loop.steps": steps, "loop.evaluate_every": steps, "loop.pictures_every": 0, **changes}
+    changes |= {"optimizer.warmup": 20, "optimizer.decay_steps": steps}
+    flags = [f"--config.{field}={value}" for field, value in changes.items()]
+    run(folder, "train.py", f"--config={ROOT / 'configs/demo' / config}", f"--workdir=runs/demo/{name}", *flags)
+    lines = list(metrics.read(folder / "runs" / "demo" / name / "metrics.jsonl"))
+    held_out = [
+        {key.removeprefix("held_out/"): value for key, value in line.items()}
+        for line in lines
+        if any(key.startswith("held_out/") for key in line)
+    ]
+    return held_out[0], held_out[-1]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    run(folder, "prepare.py", f"--synthetic={CLIPS}", f"--size={SIZE}", "--output=runs/demo/records128")
+    return folder
+
+
+@pytest.mark.full
+def test_every_stage_learns(world):
+    _, heard = train(world, "phonemes.py", "phonemes", 250, sentences=200, held_out_sentences=32)
+    assert heard["accuracy"] > 0.4  # 64 phonemes
+
+    before, after = train(world, "renderer.py:estimators", "estimators", 600)
+    assert after["landmark_distance_px"] < 0.25 * before["landmark_distance_px"]
+    assert after["target_pose_error_deg"] < before["target_pose_error_deg"]
+
+    _, drawn = train(world, "renderer.py:generator64", "renderer", 200)
+    assert drawn["psnr_db"] > drawn["copy_psnr_db"] + 1
+
+    bundles = ("--hubert=runs/demo/phonemes/export/hubert", "--renderer=runs/demo/renderer/export/renderer")
+    run(world, "prepare.py", "--records=runs/demo/records128", "--output=runs/demo/records", *bundles)
+    train(world, "sync_expert.py", "sync_expert", 300)
+    report = weights.read_manifest(world / "runs/demo/sync_expert/export/sync_expert")["provenance"]["report"]
+    for frames in ("real", "reconstructed"):
+        assert report[frames]["rank1_within_clip"] > 2 * report[frames]["chance"], frames
+
+    unchecked = {"expert.unchecked": True}
+    before, after = train(world, "audio2exp.py:expression", "audio2exp_expression", 500, **unchecked)
+    assert after["expression"] < 0.85 * before["expression"]
+    train(world, "audio2exp.py:sync", "audio2exp", 10, **unchecked)
+    run(world, "infer.py", "--bundle=runs/demo/audio2exp/export", *demo_inputs(), "--output=out.mp4")
+    assert (world / "out.mp4").stat().st_size > 10_000
+
+
+def demo_inputs():
+    from ctjax.infer import demo
+
+    source, audio = demo.example()
+    return f"--source={source}", f"--audio={audio}"
