@@ -44,11 +44,18 @@ def get_config(stage: str = "sync") -> ConfigDict:
             "audio2exp": chosen.get("audio2exp", ""),
             "train_audio_encoder": True,  # begins as the sync expert's
             "vgg19": "",  # there are no weights of VGG-19 that could be shipped: pixels are compared
-            "expert": {"bundle": "runs/demo/sync_expert/export/sync_expert", "form": "cosine", "least_rank1": 3.0},
+            "expert": {
+                "bundle": "runs/demo/sync_expert/export/sync_expert",
+                "form": "cosine",
+                "least_rank1": 3.0,
+                "unchecked": False,
+            },
+            "model": {"channels": 160, "widths": (384, 256, 128, 128)},  # where the expert hears no HuBERT
             "frames": 5,
             "pairing": chosen["pairing"],
             "weights": chosen["weights"],
             "alpha": chosen["alpha"],
+            "expression_keypoints": (0, 1, 2, 3, 4, 5),  # lips and chin, see ctjax/losses/landmark.py
             "silent_share": 0.5,
             "silent_alpha": "one",
             "evaluation_batches": 4,

@@ -13,14 +13,14 @@ from ml_collections import ConfigDict
 
 FEATURES, DEPTH = 96, 4  # channels behind the encoder, of which the volume has a layer each for so many depths
 ESTIMATORS = ("kp_detector", "he_estimator")
-DRAWING = {"pixel": 20.0, "mouth_pixel": 5.0}
+DRAWING = {"pixel": 20.0, "mouth_pixel": 10.0}
 STAGES = {
     "estimators": {
         "size": 64,
         "batch": 8,
         "steps": 3_200,
         "lr": 2e-3,
-        "weights": {"head_pose": 0.02, "expression": 0.05, "landmark": 10.0},
+        "weights": {"head_pose": 0.02, "expression": 0.01, "landmark": 10.0, "lips": 15.0},
     },
     "generator64": {
         "size": 64,
@@ -110,8 +110,8 @@ def get_config(stage: str = "generator128") -> ConfigDict:
                 "log_every": 50,
                 "save_every": 100,
                 "keep": 2,
-                "evaluate_every": 300,
-                "pictures_every": 300,
+                "evaluate_every": 250,
+                "pictures_every": 250,
             },
             "optimizer": adam,
             "reading": {"threads": 2, "prefetch": 32, "workers": 0},

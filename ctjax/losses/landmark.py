@@ -12,11 +12,22 @@ from jaxtyping import Array, Float
 # Of the 68: cheeks, chin, brows' inner ends, nose, eyes' corners, mouth's corners, both lips, inner and outer.
 LANDMARKS = (62, 66, 48, 54, 57, 8, 30, 36, 45, 39, 42, 21, 22, 3, 13)
 
+LIP_PAIRS = ((0, 1), (2, 3), (0, 4))  # inner lips, corners, inner upper lip and outer lower lip; places in LANDMARKS
+
 
 def landmark(keypoints: Float[Array, "b k 3"], landmarks: Float[Array, "b 68 2"]) -> Float[Array, " b"]:
     """Mean distance in x plus y between the first keypoints and `LANDMARKS`; -1 and 1 are the picture's edges."""
     placed, targets = drawn_to(keypoints, landmarks)
     return jnp.abs(placed - targets).sum(-1).mean(-1)
+
+
+def lips(keypoints: Float[Array, "b k 3"], landmarks: Float[Array, "b 68 2"]) -> Float[Array, " b"]:
+    """As `landmark`, of the vectors between the lips and between their corners: how far the mouth is open is a small
+    difference of two places, which a mean over all places hardly hears."""
+    placed, targets = drawn_to(keypoints, landmarks)
+    first, second = (jnp.array(side) for side in zip(*LIP_PAIRS, strict=True))
+    spans = (points[:, second] - points[:, first] for points in (placed, targets))
+    return jnp.abs(jnp.subtract(*spans)).sum(-1).mean(-1)
 
 
 def drawn_to(

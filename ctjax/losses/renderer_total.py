@@ -19,7 +19,7 @@ from ctjax.losses import equivariance, gan, pose_prior
 from ctjax.losses.discriminator import Discriminator, inner_maps, predictions, stack_clips
 from ctjax.losses.equivariance import Warp, WarpConfig
 from ctjax.losses.keypoint_prior import keypoint_prior
-from ctjax.losses.landmark import landmark
+from ctjax.losses.landmark import landmark, lips
 from ctjax.losses.mouth import mouth_pixel
 from ctjax.losses.perceptual import mean_per_example, perceptual
 from ctjax.losses.vgg19 import Vgg19
@@ -31,8 +31,8 @@ Terms = dict[str, Float[Array, " b"]]
 @dataclass(frozen=True)
 class LossWeights:
     """The reference's defaults. perceptual: per VGG layer; feature_matching: per discriminator block; pixel: mean
-    absolute difference; mouth_pixel: the same around the mouth alone; landmark: see `ctjax.losses.landmark`; the
-    reference has none of these three. A term of weight 0 is not computed."""
+    absolute difference; mouth_pixel: the same around the mouth alone; landmark, lips: see `ctjax.losses.landmark`; the
+    reference has none of these four. A term of weight 0 is not computed."""
 
     perceptual: tuple[float, ...] = (10.0,) * 5
     generator_gan: float = 1.0
@@ -46,6 +46,7 @@ class LossWeights:
     pixel: float = 0.0
     mouth_pixel: float = 0.0
     landmark: float = 0.0
+    lips: float = 0.0
 
     @property
     def looks_at_pictures(self) -> bool:
@@ -55,7 +56,7 @@ class LossWeights:
 
     @property
     def needs_landmarks(self) -> bool:
-        return self.landmark != 0 or self.mouth_pixel != 0
+        return any((self.landmark, self.lips, self.mouth_pixel))
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,10 @@ def generator_terms(
         terms["pixel"] = weights.pixel * mean_per_example(abs(made.prediction_01 - made.driving_01))
     if weights.mouth_pixel:
         terms["mouth_pixel"] = weights.mouth_pixel * mouth_pixel(made.prediction_01, made.driving_01, landmarks[1])
-    if weights.landmark:
-        pairs = zip((made.source, made.driving), landmarks, strict=True)
-        terms["landmark"] = weights.landmark * sum(landmark(posed.keypoints, targets) for posed, targets in pairs)
+    for name, distance in (("landmark", landmark), ("lips", lips)):
+        if weight := getattr(weights, name):
+            pairs = zip((made.source, made.driving), landmarks, strict=True)
+            terms[name] = weight * sum(distance(posed.keypoints, targets) for posed, targets in pairs)
     return terms
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -39,10 +39,29 @@ def smoothness(delta: Float[Array, "b t k 3"]) -> Float[Array, " b"]:
 
 
 def known_expression(
-    edited: Float[Array, "b t k 3"], target: Float[Array, "b t k 3"], known: Float[Array, " b"]
+    edited: Float[Array, "b t k 3"],
+    target: Float[Array, "b t k 3"],
+    known: Float[Array, " b"],
+    source: Float[Array, "b t k 3"],
+    moving: Sequence[int] = (),
 ) -> Float[Array, " b"]:
-    """Mean distance of the edited expression from the one that was filmed, 0 for examples of which none is `known`."""
-    return known * jnp.mean(jnp.abs(edited - target), axis=(1, 2, 3))
+    """Mean distance of the edited expression from the one that was filmed, 0 for examples of which none is `known`.
+
+    moving: the keypoints that speech moves; none: all. With some, these are compared relative to the rest of the face,
+    and the rest is to stay as in `source`: between two frames an expression also changes with the head's pose, all of
+    the face alike, and that is none of the sound's doing.
+    """
+    if not moving:
+        return known * jnp.mean(jnp.abs(edited - target), axis=(1, 2, 3))
+    resting = [k for k in range(edited.shape[2]) if k not in moving]
+
+    def relative(expression: Array) -> Array:
+        mouth, face = (expression[:, :, jnp.array(some)] for some in (moving, resting))
+        return mouth - jnp.mean(face, axis=2, keepdims=True)
+
+    spoken = jnp.mean(jnp.abs(relative(edited) - relative(target)), axis=(1, 2, 3))
+    stayed = jnp.mean(jnp.abs(edited - source)[:, :, jnp.array(resting)], axis=(1, 2, 3))
+    return known * (spoken + stayed)
 
 
 def weighted(terms: Mapping[str, Float[Array, " b"]], weights: Audio2ExpWeights) -> Float[Array, " b"]:

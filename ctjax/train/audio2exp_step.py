@@ -63,7 +63,8 @@ class Audio2ExpTraining:
     trained, where the expert hears mel and there is no bundle. vgg19: a bundle; without it differences
     of pixels stand in for features. hubert: a bundle to put beside the export, so that infer.py takes it as it is.
     silent_share: how often the mouth is closed by silence first; silent_alpha: with which strength, "same" as the
-    speech's (ControlTalk model.py:111-115) or 1 as at inference. remat: what is computed again in the backward pass
+    speech's (ControlTalk model.py:111-115) or 1 as at inference. expression_keypoints: see
+    `ctjax.losses.total.known_expression`. remat: what is computed again in the backward pass
     instead of kept."""
 
     records: tuple[str, ...]
@@ -78,6 +79,7 @@ class Audio2ExpTraining:
     pairing: PairingConfig = field(default_factory=PairingConfig)
     weights: Audio2ExpWeights = field(default_factory=Audio2ExpWeights)
     alpha: Ramp = field(default_factory=Ramp)
+    expression_keypoints: tuple[int, ...] = ()
     silent_share: float = 0.5
     silent_alpha: Literal["same", "one"] = "same"
     train_audio_encoder: bool = False
@@ -218,8 +220,9 @@ class Audio2ExpTask:
         spoken = audio2exp.expression(params, flat["hubert"].astype(self.config.compute), closed, 1.0)
         closed, spoken = (x.reshape(b, t, *x.shape[1:]) for x in (closed, spoken))
         silence = jnp.broadcast_to(batch["silent_expression"][:, None], closed.shape)
-        return total.known_expression(closed, silence, batch["silent_known"]) + total.known_expression(
-            spoken, batch["spoken_expression"], batch["spoken_known"]
+        how = {"source": batch["expression"], "moving": self.config.expression_keypoints}
+        return total.known_expression(closed, silence, batch["silent_known"], **how) + total.known_expression(
+            spoken, batch["spoken_expression"], batch["spoken_known"], **how
         )
 
     def edited(
@@ -312,11 +315,12 @@ class Audio2ExpTask:
         return self.expert.hears, self.expert.looks_at
 
     def evaluate(self, current: State, frozen: Any, batches: Iterable[Batch]) -> dict[str, float]:
-        """Losses on held-out examples, by alpha after the silent pass, and of the unedited reconstruction."""
+        """Losses on held-out examples, by alpha after the silent pass, and of the unedited reconstruction; those that
+        look at pictures only where they are trained on, since rendering takes most of the time."""
         params = state.averaged(current)
         found: dict[str, list[np.ndarray]] = {}
         for batch in batches:
-            for name, alpha, silent in EVALUATED:
+            for name, alpha, silent in EVALUATED if self.config.weights.looks_at_pictures else ():
                 for term, value in parallel.fetch(self._evaluate_terms(params, frozen, batch, alpha, silent)).items():
                     found.setdefault(f"{term}/{name}", []).append(value)
             if self.config.weights.expression:

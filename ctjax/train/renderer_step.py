@@ -24,7 +24,7 @@ from ctjax.evaluate.image import psnr, ssim
 from ctjax.losses import discriminator, hopenet, vgg19
 from ctjax.losses.discriminator import DiscriminatorConfig
 from ctjax.losses.hopenet import HopenetConfig
-from ctjax.losses.landmark import drawn_to
+from ctjax.losses.landmark import LIP_PAIRS, drawn_to
 from ctjax.losses.renderer_total import RendererLossConfig
 from ctjax.losses.vgg19 import Vgg19Config
 from ctjax.motion.keypoints import transform_jacobians, transform_keypoints
@@ -209,7 +209,8 @@ class RendererTask:
         reconstruction and of the driving frame, and how far they are from the source's (copy_keypoint_distance_px);
         pose_error_deg, mean over the angles, between our estimates on the two; and where a target pose is known,
         target_pose_error_deg, of our estimate on the driving frame; and where landmarks are known,
-        landmark_distance_px, how far from them the driving frame's keypoints are that the landmark loss draws there."""
+        landmark_distance_px, how far from them the driving frame's keypoints are that the landmark loss draws there,
+        and aperture_error_px, how far from the truth they see the inner lips apart."""
 
         def compare(params: Any, frozen: Any, batch: Batch) -> dict[str, jax.Array]:
             source, driving = images_01(batch)
@@ -234,6 +235,9 @@ class RendererTask:
             if "driving_landmarks" in batch:
                 placed, targets = drawn_to(of_driving, batch["driving_landmarks"])
                 figures["landmark_distance_px"] = _distance_px(placed, targets, source.shape[1])
+                upper, lower = LIP_PAIRS[0]
+                spans = (points[:, [lower]] - points[:, [upper]] for points in (placed, targets))
+                figures["aperture_error_px"] = _distance_px(*spans, source.shape[1])
             return figures
 
         return jax.jit(compare)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ctjax.losses.landmark import LANDMARKS, landmark
+from ctjax.losses.landmark import LANDMARKS, landmark, lips
 
 
 def test_distance_to_the_chosen_landmarks():
@@ -22,3 +22,15 @@ def test_more_keypoints_are_free_and_fewer_take_the_first_landmarks():
     keypoints[:, 15:] = 9
     assert landmark(jnp.asarray(keypoints), landmarks)[0] == 0
     assert landmark(jnp.asarray(keypoints[:, :4]), landmarks)[0] == 0
+
+
+def test_lips_are_compared_by_what_is_between_them():
+    rng = np.random.default_rng(1)
+    landmarks = rng.uniform(-0.5, 0.5, (2, 68, 2)).astype(np.float32)
+    keypoints = np.concatenate([landmarks[:, list(LANDMARKS)], np.zeros((2, 15, 1), np.float32)], -1)
+    np.testing.assert_allclose(
+        lips(jnp.asarray(keypoints + [0.2, -0.1, 0.5]), jnp.asarray(landmarks)), 0, atol=1e-6
+    )  # wherever the face is
+    opened = keypoints.copy()
+    opened[:, 1, 1] += 0.3  # the lower inner lip, in one of three pairs
+    np.testing.assert_allclose(lips(jnp.asarray(opened), jnp.asarray(landmarks)), 0.1, rtol=1e-5)

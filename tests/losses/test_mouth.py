@@ -140,3 +140,22 @@ def test_the_mouth_is_compared_alone():
     assert np.max(mouth_pixel(jnp.asarray(elsewhere), jnp.asarray(target), jnp.asarray(landmarks))) < 0.01
     brighter = mouth_pixel(jnp.asarray(target) + 0.25, jnp.asarray(target), jnp.asarray(landmarks))
     np.testing.assert_allclose(brighter, 0.25, rtol=1e-5)
+
+
+def test_a_filmed_expression_may_hold_for_the_mouth_alone():
+    rng = np.random.default_rng(4)
+    source, target = rng.normal(size=(2, 3, 2, 6, 3))
+    known = np.array([1.0, 0.0, 1.0])
+    moving = (1, 4)
+    resting = [0, 2, 3, 5]
+
+    def distance(edited, target, moving=()):
+        return np.asarray(total.known_expression(*map(jnp.asarray, (edited, target, known, source)), moving))
+
+    np.testing.assert_allclose(distance(source, target), known * np.abs(source - target).mean((1, 2, 3)), rtol=1e-5)
+    mouth = target[:, :, moving] - target[:, :, resting].mean(2, keepdims=True)
+    edited = source.copy()
+    edited[:, :, moving] = mouth + source[:, :, resting].mean(2, keepdims=True)
+    np.testing.assert_allclose(distance(edited, target + 0.7, moving), 0, atol=1e-6)  # all of the face alike
+    edited[:, :, 0] += 0.4  # what does not speak is to stay
+    np.testing.assert_allclose(distance(edited, target, moving) > 0.01, known == 1)
