@@ -28,9 +28,8 @@ def test_lips_are_compared_by_what_is_between_them():
     rng = np.random.default_rng(1)
     landmarks = rng.uniform(-0.5, 0.5, (2, 68, 2)).astype(np.float32)
     keypoints = np.concatenate([landmarks[:, list(LANDMARKS)], np.zeros((2, 15, 1), np.float32)], -1)
-    np.testing.assert_allclose(
-        lips(jnp.asarray(keypoints + [0.2, -0.1, 0.5]), jnp.asarray(landmarks)), 0, atol=1e-6
-    )  # wherever the face is
+    elsewhere = keypoints + np.array([0.2, -0.1, 0.5], np.float32)
+    np.testing.assert_allclose(lips(jnp.asarray(elsewhere), jnp.asarray(landmarks)), 0, atol=1e-6)
     opened = keypoints.copy()
     opened[:, 1, 1] += 0.3  # the lower inner lip, in one of three pairs
     np.testing.assert_allclose(lips(jnp.asarray(opened), jnp.asarray(landmarks)), 0.1, rtol=1e-5)
