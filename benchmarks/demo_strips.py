@@ -2,24 +2,22 @@
 
 import pathlib
 import sys
+import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 import numpy as np
 
 from ctjax import cli
+from ctjax.features.extract import SAMPLE_RATE_HZ
 from ctjax.infer import demo
 from ctjax.infer.talking_head import TalkingHead
+from ctjax.media.audio import write_wav
 from ctjax.media.image import write_image
 
 SPEECH_FRAMES = 8
-ALPHAS = (0.0, 0.25, 0.5, 0.7, 1.0, 1.4)
 YAWS = (-25.0, -15.0, -5.0, 5.0, 15.0, 25.0)
-
-
-def frames(head: TalkingHead, **options) -> list[np.ndarray]:
-    portrait, speech = demo.example()
-    return list(head.animate(source=portrait, audio=speech, **options))
+PAUSE_S = 0.16  # a few frames are enough to see where the head looks
 
 
 def main() -> None:
@@ -27,15 +25,14 @@ def main() -> None:
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     head = TalkingHead.from_bundle(demo.bundle())
-    by_alpha = {alpha: frames(head, alpha=alpha) for alpha in ALPHAS}
-    clip = by_alpha[0.7]
-    # where the mouth is widest the pictures of the largest and the smallest alpha differ most
-    differences = [np.abs(a.astype(int) - b).sum() for a, b in zip(by_alpha[1.4], by_alpha[0.0], strict=True)]
-    widest = int(np.argmax(differences))
+    portrait, speech = demo.example()
+    clip = list(head.animate(source=portrait, audio=speech))
     spread = np.linspace(0, len(clip) - 1, SPEECH_FRAMES + 2).astype(int)[1:-1]
-    turned = [frames(head, yaw=yaw)[widest] for yaw in YAWS]
     write_image(folder / "speaking.png", np.concatenate([clip[i] for i in spread], axis=1))
-    write_image(folder / "alpha.png", np.concatenate([by_alpha[alpha][widest] for alpha in ALPHAS], axis=1))
+    with tempfile.TemporaryDirectory() as scratch:
+        pause = pathlib.Path(scratch) / "pause.wav"
+        write_wav(pause, np.zeros(round(PAUSE_S * SAMPLE_RATE_HZ)))
+        turned = [list(head.animate(source=portrait, audio=pause, yaw=yaw))[-1] for yaw in YAWS]
     write_image(folder / "yaw.png", np.concatenate(turned, axis=1))
 
 
