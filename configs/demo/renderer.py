@@ -18,7 +18,7 @@ STAGES = {
     "estimators": {
         "size": 64,
         "batch": 8,
-        "steps": 3_200,
+        "steps": 5_600,
         "lr": 2e-3,
         "weights": {"head_pose": 0.02, "expression": 0.01, "landmark": 10.0, "lips": 15.0},
     },
