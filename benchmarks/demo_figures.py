@@ -44,11 +44,12 @@ from ctjax.render.renderer import Renderer, RendererConfig
 
 FLAGS = flags.FLAGS
 
-WORLD = 20  # seed of the clips; the demo is trained on the worlds 0 and 1
+WORLD = 20  # seed of the clips; the demo is trained on world 0
 FPS = 25
 MESH_SIDE = 256  # the face mesh was made for faces of about 200 pixels
 ALPHAS = (0.0, 0.25, 0.5, 1.0, 1.5)
 SPREAD = 5  # where means over a clip are enough, every fifth frame is rendered
+CLOSED_PX, CLOSED_FRAMES = 0.5, 8
 ANGLES = ("yaw_deg", "pitch_deg", "roll_deg")
 
 
@@ -183,6 +184,11 @@ class Aperture:
         return np.polyval(self._line, self.read(frames_u8))
 
 
+def closed_reading(measure: Aperture, clip: Filmed) -> float:
+    """What `measure` says, in pixels, of filmed frames whose mouth is closed: below that it cannot tell."""
+    return float(np.nanmean(measure(clip.frames_u8[clip.aperture_px < CLOSED_PX][:CLOSED_FRAMES])))
+
+
 def mouth(head: TalkingHead, measure: Aperture, clip: Filmed, other: Filmed) -> dict[str, float]:
     """A still picture of the clip's speaker under the clip's sound, under `other`'s, and by alpha; and silenced."""
     measure.calibrate(clip)
@@ -202,6 +208,7 @@ def mouth(head: TalkingHead, measure: Aperture, clip: Filmed, other: Filmed) -> 
         "correlation": correlation(own, clip.aperture_px),
         "correlation_control": correlation(foreign, clip.aperture_px[:length]),
         "aperture_truth": float(clip.aperture_px.mean()),
+        "aperture_closed": closed_reading(measure, clip),
         **by_alpha,
         "aperture_silenced": float(silenced),
         "aperture_before_silence": float(clip.aperture_px[widest]),
@@ -319,6 +326,7 @@ def table(found: list[dict[str, float]], expert: dict[str, float]) -> str:
         ),
     ]
     beside = [
+        ("what the ruler reads on filmed, closed mouths, px", shown("aperture_closed")),
         ("PSNR of a clip's frames from its first frame", shown("psnr_from_first", 1)),
         ("the first frame itself against them", shown("psnr_copy", 1)),
         ("pose error of the estimator on filmed frames", shown("pose_error_filmed")),

@@ -33,17 +33,32 @@ def neighbours(clips):
     return zip(clips, clips[1:] + clips[:1], strict=True)
 
 
-@pytest.mark.xfail(reason="the demo's generator stretches the lips instead of opening them: benchmarks/learning.md")
-def test_the_mouth_follows_the_sound_and_alpha_and_silence_closes_it(head, clips):
+@pytest.fixture(scope="module")
+def mouth(head, clips):
+    """Each figure of `demo_figures.mouth`, mean over the clips."""
     measure = demo_figures.Aperture()
     found = [demo_figures.mouth(head, measure, clip, other) for clip, other in neighbours(clips)]
-    mean = {name: np.mean([clip[name] for clip in found]) for name in found[0]}
-    assert mean["correlation"] > 0.8
-    assert mean["correlation_control"] < 0.3
-    by_alpha = [mean[f"aperture_alpha_{alpha:g}"] for alpha in demo_figures.ALPHAS]
-    assert np.all(np.diff(by_alpha) > 0), by_alpha
-    assert by_alpha[0] < 0.1 * mean["aperture_truth"]
-    assert mean["aperture_silenced"] < 0.1 * mean["aperture_before_silence"]
+    return {name: np.mean([clip[name] for clip in found]) for name in found[0]}
+
+
+def by_alpha(mouth):
+    return [mouth[f"aperture_alpha_{alpha:g}"] for alpha in demo_figures.ALPHAS]
+
+
+def test_the_mouth_is_closed_at_alpha_0_and_deaf_to_another_s_sound(mouth):
+    assert mouth["correlation_control"] < 0.3
+    assert by_alpha(mouth)[0] < 0.1 * mouth["aperture_truth"]
+
+
+@pytest.mark.xfail(
+    raises=AssertionError,
+    strict=True,
+    reason="the demo's generator stretches the lips instead of opening them: benchmarks/learning.md",
+)
+def test_the_mouth_follows_the_sound_and_alpha_and_silence_closes_it(mouth):
+    assert mouth["correlation"] > 0.8
+    assert np.all(np.diff(by_alpha(mouth)) > 0), by_alpha(mouth)
+    assert mouth["aperture_silenced"] < 0.1 * mouth["aperture_before_silence"]
 
 
 def test_frames_come_back_and_a_driving_clip_sets_the_pose(head, clips):

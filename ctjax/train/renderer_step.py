@@ -30,7 +30,7 @@ from ctjax.losses.vgg19 import Vgg19Config
 from ctjax.motion.keypoints import transform_jacobians, transform_keypoints
 from ctjax.nn.module import Network
 from ctjax.nn.resize import low_pass_kernel
-from ctjax.render.renderer import Renderer, RendererConfig
+from ctjax.render.renderer import ESTIMATORS, Renderer, RendererConfig
 from ctjax.train.loop import LoopConfig, MediaFolder
 from ctjax.train.optim import OptimizerConfig
 from ctjax.train.renderer_pictures import Shown, sheet
@@ -307,13 +307,12 @@ def _seen_at(config: RendererConfig, params: Any, scale: float) -> tuple[Rendere
     """A renderer whose estimators look at pictures scaled by `scale` more; only their fixed low-pass filters change."""
     if scale == 1:
         return config, params
-    parts = ("kp_detector", "he_estimator")
     scaled = {
         part: dataclasses.replace(getattr(config, part), scale_factor=scale * getattr(config, part).scale_factor)
-        for part in parts
+        for part in ESTIMATORS
     }
     params = dict(params)
-    for part in parts:
+    for part in ESTIMATORS:
         kept = {name: value for name, value in params[part].items() if name != "down"}
         kernel = low_pass_kernel(scaled[part].scale_factor, scaled[part].image_channel)
         params[part] = {**kept, "down": {"kernel": kernel}} if scaled[part].stride > 1 else kept

@@ -27,13 +27,14 @@ VOICE = Voice("en-us", "f2", words_per_minute=150, pitch=52)
 FRENCH = "Bonjour\u00a0! Je suis un visage que personne n'a jamais film\u00e9. Ma bouche suit chaque mot."
 FRENCH_VOICE = Voice("fr", "f2", words_per_minute=150, pitch=52)
 DRIVING_PERSON, DRIVING_S, DRIVING_PX = 1017, 4.0, 256
+_FRAMING = {"scale": 0.685, "shift_y": 0.041}  # head and shoulders
 _RESTING = Mouth(*map(np.float64, (0.0, 0.1, 0.0, 0.0, 0.9, 0.0, 0.2)))
 
 
 def portrait(size: int = PORTRAIT_PX, person: int = PERSON) -> np.ndarray:
     """uint8 RGB "size size 3": head and shoulders, mouth closed, looking at the viewer."""
     # Drawn twice as large, so that no edge is rough.
-    image, _ = Head(draw_identity(person), 2 * size).draw(_RESTING, Gesture(yaw_deg=4, scale=0.685, shift_y=0.041))
+    image, _ = Head(draw_identity(person), 2 * size).draw(_RESTING, Gesture(yaw_deg=4, **_FRAMING))
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
 
 
@@ -49,9 +50,7 @@ def driving() -> list[np.ndarray]:
     return [
         head.draw(
             _RESTING,
-            Gesture(
-                yaw_deg=22 * np.sin(p), pitch_deg=7 * np.sin(2 * p), roll_deg=4 * np.sin(p), scale=0.685, shift_y=0.041
-            ),
+            Gesture(yaw_deg=22 * np.sin(p), pitch_deg=7 * np.sin(2 * p), roll_deg=4 * np.sin(p), **_FRAMING),
         )[0]
         for p in phases
     ]
