@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 FEATURES, DEPTH = 96, 4  # channels behind the encoder, of which the volume has a layer each for so many depths
 ESTIMATORS = ("kp_detector", "he_estimator")
-DRAWING = {"pixel": 20.0, "mouth_pixel": 10.0}
+DRAWING = {"pixel": 20.0, "mouth_pixel": 15.0, "mouth_drawn": 15.0}
 STAGES = {
     "estimators": {
         "size": 64,
@@ -90,6 +90,7 @@ def get_config(stage: str = "generator128") -> ConfigDict:
                     "dense_motion": motion,
                     "spade": None,  # the plain decoder, a third of the work
                     "copy_source": True,  # a small decoder draws only what motion does not explain
+                    "keypoint_offsets": True,  # what lies behind parted lips no motion explains
                 },
                 "kp_detector": {
                     "block_expansion": 16,

@@ -31,8 +31,9 @@ Terms = dict[str, Float[Array, " b"]]
 @dataclass(frozen=True)
 class LossWeights:
     """The reference's defaults. perceptual: per VGG layer; feature_matching: per discriminator block; pixel: mean
-    absolute difference; mouth_pixel: the same around the mouth alone; landmark, lips: see `ctjax.losses.landmark`; the
-    reference has none of these four. A term of weight 0 is not computed."""
+    absolute difference; mouth_pixel: the same around the mouth alone; mouth_drawn: the same of what the decoder drew
+    there, before the source was blended in, without which it learns nothing where copying is good enough; landmark,
+    lips: see `ctjax.losses.landmark`; the reference has none of these five. A term of weight 0 is not computed."""
 
     perceptual: tuple[float, ...] = (10.0,) * 5
     generator_gan: float = 1.0
@@ -45,18 +46,19 @@ class LossWeights:
     expression: float = 5.0
     pixel: float = 0.0
     mouth_pixel: float = 0.0
+    mouth_drawn: float = 0.0
     landmark: float = 0.0
     lips: float = 0.0
 
     @property
     def looks_at_pictures(self) -> bool:
         """Whether any term needs the generator's picture; keypoints and poses are learned without."""
-        alone = (self.generator_gan, self.discriminator_gan, self.pixel, self.mouth_pixel)
+        alone = (self.generator_gan, self.discriminator_gan, self.pixel, self.mouth_pixel, self.mouth_drawn)
         return any((*self.perceptual, *self.feature_matching, *alone))
 
     @property
     def needs_landmarks(self) -> bool:
-        return any((self.landmark, self.lips, self.mouth_pixel))
+        return any((self.landmark, self.lips, self.mouth_pixel, self.mouth_drawn))
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,9 @@ class Posed(NamedTuple):
 
 
 class Reconstruction(NamedTuple):
-    """What the losses look at. prediction_01, driving_01: "b h w 3", the first None where nothing was drawn; pose:
-    estimated on the driving frames; source, driving, warped: keypoints of the source and driving frames, and of the
-    latter under `warp` (None without equivariance)."""
+    """What the losses look at. prediction_01, driving_01: "b h w 3", the first None where nothing was drawn; drawn_01:
+    the prediction before the source was blended in; pose: estimated on the driving frames; source, driving, warped:
+    keypoints of the source and driving frames, and of the latter under `warp` (None without equivariance)."""
 
     prediction_01: Float[Array, "b h w 3"] | None
     driving_01: Float[Array, "b h w 3"]
@@ -95,6 +97,7 @@ class Reconstruction(NamedTuple):
     driving: Posed
     warp: Warp | None = None
     warped: Posed | None = None
+    drawn_01: Float[Array, "b h w 3"] | None = None
 
 
 def judged(frames_01: Float[Array, "b h w 3"], config: RendererLossConfig) -> Float[Array, "n h w c"]:
@@ -131,8 +134,9 @@ def generator_terms(
         terms["expression"] = weights.expression * pose_prior.expression(made.pose.expression)
     if weights.pixel:
         terms["pixel"] = weights.pixel * mean_per_example(abs(made.prediction_01 - made.driving_01))
-    if weights.mouth_pixel:
-        terms["mouth_pixel"] = weights.mouth_pixel * mouth_pixel(made.prediction_01, made.driving_01, landmarks[1])
+    for name, picture_01 in (("mouth_pixel", made.prediction_01), ("mouth_drawn", made.drawn_01)):
+        if weight := getattr(weights, name):
+            terms[name] = weight * mouth_pixel(picture_01, made.driving_01, landmarks[1])
     for name, distance in (("landmark", landmark), ("lips", lips)):
         if weight := getattr(weights, name):
             pairs = zip((made.source, made.driving), landmarks, strict=True)

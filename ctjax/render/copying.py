@@ -15,12 +15,13 @@ from ctjax.nn.sampling import grid_sample
 _EXACT = jax.lax.Precision.HIGHEST
 
 
-def blended(logits: jax.Array, source_01: jax.Array, deformation: jax.Array) -> jax.Array:
-    """RGB "b h w 3" in [0, 1]. logits: the decoder's "b h w 4", colours and the share of the moved source, before
-    their sigmoids; source_01: "#b h w 3"; deformation: of `dense_motion.Motion`, "b d h/4 w/4 3"."""
+def blended(logits: jax.Array, source_01: jax.Array, deformation: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The picture and what was drawn for it, both RGB "b h w 3" in [0, 1]. logits: the decoder's "b h w 4", colours and
+    the share of the moved source, before their sigmoids; source_01: "#b h w 3"; deformation: of
+    `dense_motion.Motion`, "b d h/4 w/4 3"."""
     shares = jax.nn.sigmoid(logits)
     drawn, share = shares[..., :-1], shares[..., -1:]
-    return share * moved(source_01, deformation) + (1.0 - share) * drawn
+    return share * moved(source_01, deformation) + (1.0 - share) * drawn, drawn
 
 
 def moved(source_01: jax.Array, deformation: jax.Array) -> jax.Array:

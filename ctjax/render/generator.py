@@ -18,7 +18,8 @@ from ctjax.nn.spade import LEAKY_SLOPE, SpadeResBlock
 from ctjax.nn.volume import to_image
 from ctjax.render.appearance import AppearanceEncoder
 from ctjax.render.copying import blended
-from ctjax.render.dense_motion import DenseMotion, DenseMotionConfig
+from ctjax.render.dense_motion import DenseMotion, DenseMotionConfig, Motion
+from ctjax.render.keypoint_offsets import keypoint_offsets
 
 THIRD_SLOPE = 0.01  # leaky ReLU of the convolution after the warp (ControlTalk modules/util.py:250)
 SPADE_FIRST_KERNEL = 3  # ControlTalk modules/generator.py:179
@@ -43,7 +44,8 @@ class SpadeDecoderConfig:
 @dataclass(frozen=True)
 class GeneratorConfig:
     """Names as in the reference's yaml. `spade` None is the plain decoder (the reference's gen='original').
-    `copy_source`: the moved source picture is blended in, see `ctjax.render.copying`."""
+    `copy_source`: the moved source picture is blended in, see `ctjax.render.copying`. `keypoint_offsets`: the decoder
+    is told where the driving keypoints are, see `ctjax.render.keypoint_offsets`."""
 
     image_channel: int = 3
     block_expansion: int = 64
@@ -55,6 +57,7 @@ class GeneratorConfig:
     dense_motion: DenseMotionConfig = field(default_factory=DenseMotionConfig)
     spade: SpadeDecoderConfig | None = field(default_factory=SpadeDecoderConfig)
     copy_source: bool = False
+    keypoint_offsets: bool = False
 
     @property
     def decoded_channels(self) -> int:
@@ -80,13 +83,15 @@ class GeneratorConfig:
 class Rendering(NamedTuple):
     """A rendered image and how it came about; see `dense_motion.Motion` for mask, deformation and occlusion.
 
-    image_01: float32 RGB "b h w 3" in [0, 1].
+    image_01: float32 RGB "b h w 3" in [0, 1]; drawn_01: what the decoder drew, before the source was blended in
+    (`copy_source`), the image itself without.
     """
 
     image_01: jax.Array
     mask: jax.Array
     deformation: jax.Array
     occlusion: jax.Array | None
+    drawn_01: jax.Array
 
 
 class Generator(AppearanceEncoder):
@@ -110,6 +115,8 @@ class Generator(AppearanceEncoder):
         width = config.block_expansion * 2**config.num_down_blocks
         self.third = ConvBlock(config.max_features, width, slope=THIRD_SLOPE, rngs=rngs)
         self.fourth = conv(width, width, (1, 1), rngs=rngs)  # bare, like `second`
+        if config.keypoint_offsets:
+            self.offsets = conv(2 * config.dense_motion.num_kp, width, (1, 1), rngs=rngs)
 
     def __call__(
         self,
@@ -130,7 +137,9 @@ class Generator(AppearanceEncoder):
         x = self.fourth(self.third(warped))
         if motion.occlusion is not None:
             x = x * motion.occlusion.astype(x.dtype)
-        return Rendering(finish(self.decode(x), self.config, source_01, motion.deformation), *motion)
+        if self.config.keypoint_offsets:
+            x = x + self.offsets(keypoint_offsets(keypoints_driving, *x.shape[1:3]).astype(x.dtype))
+        return finish(self.decode(x), self.config, source_01, motion)
 
     def decode(self, x: jax.Array) -> jax.Array:
         """Warped, occluded features "b h/4 w/4 c" -> image before the sigmoid, "b h w 3"; "b h w 4" with
@@ -138,16 +147,16 @@ class Generator(AppearanceEncoder):
         raise NotImplementedError
 
 
-def finish(
-    logits: jax.Array, config: GeneratorConfig, source_01: jax.Array | None, deformation: jax.Array
-) -> jax.Array:
-    """The image "b h w 3" in [0, 1] from what a decoder gives, in float32 at least."""
+def finish(logits: jax.Array, config: GeneratorConfig, source_01: jax.Array | None, motion: Motion) -> Rendering:
+    """The rendering from what a decoder gives, in float32 at least."""
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     if not config.copy_source:
-        return jax.nn.sigmoid(logits)
+        image_01 = jax.nn.sigmoid(logits)
+        return Rendering(image_01, *motion, image_01)
     if source_01 is None:
         raise ValueError("this generator copies from the source picture (copy_source): give source_01")
-    return blended(logits, source_01, deformation)
+    image_01, drawn_01 = blended(logits, source_01, motion.deformation)
+    return Rendering(image_01, *motion, drawn_01)
 
 
 class SpadeDecoder(nnx.Module):

@@ -94,8 +94,8 @@ class RendererTraining:
             raise ValueError(f"poses is {self.poses!r}, but a folder of crops knows no poses: set hopenet instead")
         if self.crops and self.losses.weights.needs_landmarks:
             raise ValueError(
-                "losses.weights.landmark or mouth_pixel has a weight, but a folder of crops knows no landmarks: use "
-                "records"
+                "losses.weights.landmark, lips, mouth_pixel or mouth_drawn has a weight, but a folder of crops knows "
+                "no landmarks: use records"
             )
         if self.start_scale != 1 and not self.start:
             raise ValueError("start_scale changes what the estimators of `start` see, but there is no start")

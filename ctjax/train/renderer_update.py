@@ -191,7 +191,8 @@ class RendererUpdate:
             return Outcome(Reconstruction(None, driving_01, pose, source, driving, warp, warped), None, params)
         features, params = run(lambda model, image: model.generator.encode(image), params, source_01)
         rendering, params = run(_draw, params, features, source, driving, source_01)
-        made = Reconstruction(rendering.image_01, driving_01, pose, source, driving, warp, warped)
+        pictures = (rendering.image_01, driving_01)
+        made = Reconstruction(*pictures, pose, source, driving, warp, warped, rendering.drawn_01)
         return Outcome(made, rendering, params)
 
     def known_pose(self, frozen: Mapping[str, Any], batch: Batch, driving_01: Array) -> tuple[Array, ...] | None:
@@ -274,7 +275,8 @@ class RendererUpdate:
     def _in_compute_dtype(self, made: Reconstruction) -> Reconstruction:
         if self.config.compute == "float32" or made.prediction_01 is None:
             return made
-        narrow = {name: getattr(made, name).astype(self.config.compute) for name in ("prediction_01", "driving_01")}
+        pictures = ("prediction_01", "driving_01", "drawn_01")
+        narrow = {name: getattr(made, name).astype(self.config.compute) for name in pictures}
         return made._replace(**narrow)
 
     def _bind_vgg(self, frozen: Mapping[str, Any]) -> vgg19.Vgg19 | None:

@@ -1,4 +1,5 @@
-"""Parts of small renderers that are ours: copying from the source, a small mask kernel, an estimator's own scale."""
+"""Parts of small renderers that are ours: copying from the source, a decoder that knows the keypoints, a small mask
+kernel, an estimator's own scale."""
 
 import dataclasses
 
@@ -13,6 +14,7 @@ from ctjax.render.copying import blended, moved
 from ctjax.render.fast.formulation import Formulation
 from ctjax.render.fast.renderer import FastRenderer
 from ctjax.render.generator import SpadeDecoderConfig
+from ctjax.render.keypoint_offsets import REACH, keypoint_offsets
 from ctjax.render.renderer import Renderer
 
 SIZE = 32
@@ -34,9 +36,19 @@ def test_motion_moves_and_the_edge_goes_on():
 def test_the_last_channel_chooses_between_copy_and_drawing():
     logits = np.zeros((2, SIZE, SIZE, 4), np.float32)
     logits[0, ..., 3], logits[1, ..., 3] = 40, -40
-    image_01 = blended(jnp.asarray(logits), PICTURES, GRID)
+    image_01, drawn_01 = blended(jnp.asarray(logits), PICTURES, GRID)
     np.testing.assert_allclose(image_01[0], PICTURES[0], atol=2e-5)
     np.testing.assert_allclose(image_01[1], 0.5, atol=1e-6)
+    np.testing.assert_allclose(drawn_01, 0.5, atol=1e-6)
+
+
+def test_offsets_say_where_a_keypoint_is():
+    keypoints = np.array([[[0.1, -0.2, 0.7], [-0.95, 0.5, 0.0]]], np.float32)
+    offsets = np.asarray(keypoint_offsets(keypoints, 8, 16))
+    assert offsets.shape == (1, 8, 16, 4)
+    x, y = np.meshgrid(np.linspace(-1, 1, 16), np.linspace(-1, 1, 8))
+    expected = [x - 0.1, y + 0.2, x + 0.95, y - 0.5]  # depth says nothing in the picture's plane
+    np.testing.assert_allclose(offsets[0], np.clip(np.stack(expected, -1) / REACH, -1, 1), atol=1e-5)
 
 
 @pytest.mark.parametrize("decoder", ["plain", "spade"])
@@ -46,6 +58,7 @@ def test_the_fast_renderer_is_the_plain_one(decoder):
     generator = dataclasses.replace(
         base.generator,
         copy_source=True,
+        keypoint_offsets=True,
         spade=spade,
         dense_motion=dataclasses.replace(base.generator.dense_motion, mask_kernel=3),
     )

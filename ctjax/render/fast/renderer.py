@@ -30,6 +30,7 @@ from ctjax.render.fast.keypoints import detect, prepare_keypoints
 from ctjax.render.fast.motion import compressed_features, dense_motion, prepare_motion
 from ctjax.render.generator import THIRD_SLOPE, Rendering, finish
 from ctjax.render.head_estimator import HeadEstimator
+from ctjax.render.keypoint_offsets import keypoint_offsets
 from ctjax.render.renderer import RendererConfig
 from ctjax.types import Array, HeadPose
 
@@ -80,6 +81,8 @@ class FastRenderer:
             else prepare_spade(generator["decoder"], config.spade, formulation),
             "kp_detector": prepare_keypoints(params["kp_detector"], self.config.kp_detector, formulation),
         }
+        if config.keypoint_offsets:
+            prepared["offsets"] = image_layout(*bare(generator["offsets"]), "direct")
         if self._head is not None:
             prepared["he_estimator"] = params["he_estimator"]
         dtype = jnp.dtype(formulation.dtype)
@@ -156,11 +159,14 @@ class FastRenderer:
         x = convolve(prepared["fourth"], jax.nn.leaky_relu(x, THIRD_SLOPE))
         if motion.occlusion is not None:
             x = x * motion.occlusion.astype(x.dtype)
+        if config.keypoint_offsets:
+            offsets = keypoint_offsets(keypoints_driving, *x.shape[1:3])
+            x = x + convolve(prepared["offsets"], offsets.astype(x.dtype))
         if config.spade is None:
             logits = decode_plain(prepared["decoder"], x)
         else:
             logits = decode_spade(prepared["decoder"], x, config.spade)
-        return Rendering(finish(logits, config, source.image_01, motion.deformation), *motion)
+        return finish(logits, config, source.image_01, motion)
 
     def _cast(self, image_01: Array) -> jax.Array:
         return jnp.asarray(image_01, self.formulation.dtype)
