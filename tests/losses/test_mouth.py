@@ -1,4 +1,6 @@
-"""The mouth's box, crop and mask, the perceptual loss outside it, and the terms of the total."""
+"""The mouth's box, crop and mask, the losses that look at it or around it, and the terms of the total."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,16 @@ from ctjax.faces.mouth import mouth_boxes
 from ctjax.losses import lip_sync, total
 from ctjax.losses.masked_perceptual import masked_pixels
 from ctjax.losses.mouth import LIPS, crop_boxes, mouth_mask, mouth_pixel
+from ctjax.losses.renderer_total import LossWeights, Posed, Reconstruction, RendererLossConfig, generator_terms
 from ctjax.losses.sync_expert import info_nce, paired_bce
 from ctjax.losses.total import Audio2ExpWeights
+from ctjax.nn.sampling import corner_grid
+from ctjax.render.copying import blended
+from ctjax.types import HeadPose
+
+NOTHING = LossWeights(
+    **{f.name: (0.0,) * n if (n := np.size(f.default)) > 1 else 0.0 for f in dataclasses.fields(LossWeights)}
+)
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +150,29 @@ def test_the_mouth_is_compared_alone():
     assert np.max(mouth_pixel(jnp.asarray(elsewhere), jnp.asarray(target), jnp.asarray(landmarks))) < 0.01
     brighter = mouth_pixel(jnp.asarray(target) + 0.25, jnp.asarray(target), jnp.asarray(landmarks))
     np.testing.assert_allclose(brighter, 0.25, rtol=1e-5)
+
+
+def test_what_was_drawn_is_judged_where_copying_hides_it():
+    rng = np.random.default_rng(5)
+    source, driving, colours = (jnp.asarray(rng.random((2, 32, 32, 3), np.float32)) for _ in range(3))
+    landmarks = jnp.asarray(rng.uniform(-0.3, 0.3, (2, 68, 2)), jnp.float32)
+    grid = jnp.broadcast_to(corner_grid((2, 8, 8)), (2, 2, 8, 8, 3))
+    keypoints = Posed(jnp.zeros((2, 15, 3)))
+
+    def loss(colours, name):
+        copied = jnp.full((2, 32, 32, 1), 30.0)  # the share of the source: all of it
+        image_01, drawn_01 = blended(jnp.concatenate([colours, copied], -1), source, grid)
+        made = Reconstruction(image_01, driving, HeadPose(*[None] * 5), keypoints, keypoints, drawn_01=drawn_01)
+        config = RendererLossConfig(dataclasses.replace(NOTHING, **{name: 2.0}))
+        terms = generator_terms(
+            made, config, vgg=None, discriminator=None, target_deg=None, landmarks=(landmarks, landmarks)
+        )
+        return terms[name].sum()
+
+    assert np.abs(jax.grad(loss)(colours, "mouth_pixel")).max() < 1e-9
+    towards = jax.grad(loss)(colours, "mouth_drawn")
+    assert np.abs(towards).max() > 1e-5
+    assert loss(colours - 100 * towards, "mouth_drawn") < loss(colours, "mouth_drawn")
 
 
 def test_a_filmed_expression_may_hold_for_the_mouth_alone():
