@@ -34,7 +34,7 @@ STAGES = {
     "generator128": {
         "size": 128,
         "batch": 4,
-        "steps": 1_200,
+        "steps": 1_800,
         "lr": 6e-4,
         "weights": DRAWING,
         "start": "runs/demo/renderer64/export/renderer",

@@ -137,5 +137,5 @@ def _sync_probes(faces: FaceSeries, pcm16: np.ndarray, instruments: Instruments)
     if instruments.wav2lip is not None:
         probes.append(experts.Wav2LipProbe(instruments.wav2lip, faces, track, pcm16, batch))
     if (expert := instruments.expert) is not None:
-        probes.append(experts.ExpertProbe(expert.run, expert.speech, expert.frames, faces, track, pcm16, batch))
+        probes.append(experts.ExpertProbe(expert.run, expert.hear, expert.frames, faces, track, pcm16, batch))
     return probes

@@ -84,8 +84,11 @@ def _sync() -> list[Metric]:
                "face box at 96 px) and of their 16 mel steps, one window per frame. Methods trained against this "
                "expert score better than their sync looks."),
         Metric("expert_distance", "Sync distance, own expert", "", "lower",
-               "Mean of 1 - cosine between the embeddings that this project's sync expert gives mouth crops and HuBERT "
-               "windows, one window per frame. Comparable only under one expert bundle."),
+               "Mean of 1 - cosine between the embeddings that this project's sync expert gives mouth crops and "
+               "windows of sound (HuBERT or mel), one window per frame. Comparable only under one expert bundle."),
+        Metric("expert_offset", "AV offset, own expert", "frames", "reference",
+               "Offset of the smallest such distance within +-15 frames, over the frames that have a partner at every "
+               "offset; negative where the sound comes late.", 2),
     ]  # fmt: skip
 
 

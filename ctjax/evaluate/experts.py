@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 
 import cv2
@@ -11,6 +13,7 @@ from jaxtyping import Array, Float, UInt8
 
 from ctjax.evaluate.batching import Batcher, joined, known_mean, windows
 from ctjax.evaluate.faces import Crop, FaceSeries
+from ctjax.evaluate.lse import MAX_SHIFT_FRAMES
 from ctjax.evaluate.results import Scores
 from ctjax.evaluate.sync import FPS, without_gaps
 from ctjax.faces.mouth import mouth_boxes
@@ -18,11 +21,14 @@ from ctjax.features.extract import SpeechFeatures, measure
 from ctjax.features.mel import BANDS, HOP, SYNC_STEPS, melspectrogram
 from ctjax.features.windows import WindowStream, sync_mel_starts
 from ctjax.losses.mouth import crop_boxes
-from ctjax.losses.sync_expert import SyncExpert
+from ctjax.losses.sync_expert import MEL_MAX_ABS, SyncExpert
 from ctjax.losses.wav2lip_syncnet import FACE_HEIGHT, FACE_WIDTH, FRAMES, Wav2LipSyncNet, cosine, cosine_bce
 
 FULL_SCALE = np.float32(32768)
 BLOCK_SAMPLES = 16000
+
+# (int16 16 kHz sound of the clip, first frame, one past the last) -> the window of sound of each frame "l c", in order
+Hearing = Callable[[np.ndarray, int, int], Iterator[np.ndarray]]
 
 
 def wav2lip_loss(
@@ -33,19 +39,33 @@ def wav2lip_loss(
     return cosine_bce(similarity, jnp.ones_like(similarity))
 
 
-def expert_distance(
+def expert_embeddings(
     expert: SyncExpert,
     params: dict,
     faces_u8: UInt8[Array, "b t 256 256 3"],
     boxes: Float[Array, "b t 4"],
-    speech: Float[Array, "b l c"],
-) -> Float[Array, " b"]:
-    """1 - cosine of each window: mouths at `boxes` of 256 px face crops, and the feature window of the first frame."""
+    sound: Float[Array, "b l c"],
+) -> Float[Array, "b 2 e"]:
+    """Unit embeddings of mouths at `boxes` of 256 px face crops, and of the window of sound that begins with each."""
     b, t, *shape = faces_u8.shape
     images_01 = faces_u8.reshape(b * t, *shape).astype(jnp.float32) / 255.0
     mouths = crop_boxes(images_01, boxes.reshape(b * t, 4), expert.config.crop)
     lips = expert.embed_mouths(params, mouths.reshape(b, t, *mouths.shape[1:]))
-    return 1.0 - jnp.sum(lips * expert.embed_sound(params, speech), -1)
+    return jnp.stack([lips, expert.embed_sound(params, sound)], axis=1)
+
+
+def expert_offset_distances(lips: np.ndarray, sound: np.ndarray) -> np.ndarray | None:
+    """Mean of 1 - cosine of unit embeddings "n e" by offset, "31" from -15 to 15 frames.
+
+    An offset is negative where the sound is taken to come late, as in `lse`. Only frames that have a partner at every
+    offset count; None for fewer than 15 of them.
+    """
+    reach = MAX_SHIFT_FRAMES
+    inner = np.arange(reach, len(lips) - reach)
+    if len(inner) < reach:
+        return None
+    offsets = range(-reach, reach + 1)
+    return np.array([1.0 - np.mean(np.sum(lips[inner] * sound[inner - offset], -1)) for offset in offsets], np.float32)
 
 
 class Wav2LipProbe:
@@ -54,7 +74,7 @@ class Wav2LipProbe:
     def __init__(self, run: Callable, faces: FaceSeries, track: tuple[int, int], pcm16: np.ndarray, batch: int):
         self._run, (self._start, stop) = run, track
         self._boxes = without_gaps(faces.boxes[self._start : stop].astype(np.float64))
-        self._mel = _mel_windows(pcm16, self._start, stop - self._start)
+        self._mel = mel_windows(pcm16, self._start, stop - self._start)
         self._found: list[np.ndarray] = []
         self._batcher = Batcher(self._score, batch, overlap=FRAMES - 1)
         self._done = 0
@@ -76,7 +96,7 @@ class Wav2LipProbe:
         return Scores({"wav2lip_expert_loss": known_mean(joined(self._found))}, {})
 
 
-def _mel_windows(pcm16: np.ndarray, first_frame: int, frames: int) -> np.ndarray:
+def mel_windows(pcm16: np.ndarray, first_frame: int, frames: int) -> np.ndarray:
     """The expert's mel steps "n 80 16" of `frames` frames from `first_frame` on, as far as the sound goes."""
     samples = pcm16 / FULL_SCALE
     if len(samples) < SYNC_STEPS * HOP:
@@ -95,13 +115,38 @@ def lower_half(frame_u8: np.ndarray, box: np.ndarray) -> np.ndarray:
     return cv2.resize(frame_u8[y0:y1, x0:x1], (FACE_WIDTH, FACE_WIDTH))[FACE_WIDTH - FACE_HEIGHT :]
 
 
+def hears_hubert(speech: SpeechFeatures) -> Hearing:
+    """The feature window of every frame, computed in blocks as the frames ask for them."""
+
+    def hear(pcm16: np.ndarray, start: int, stop: int) -> Iterator[np.ndarray]:
+        def blocks() -> Iterator[np.ndarray]:
+            for begin in range(0, len(pcm16), BLOCK_SAMPLES):
+                yield pcm16[begin : begin + BLOCK_SAMPLES] / FULL_SCALE
+
+        stream = WindowStream(fps=FPS, frames=stop)
+        found = (window for part in stream.windows(speech.stream(blocks, measure(blocks))) for window in part)
+        return itertools.islice(found, start, None)
+
+    return hear
+
+
+def hears_mel(pcm16: np.ndarray, start: int, stop: int) -> Iterator[np.ndarray]:
+    """The mel window "16 80" of every frame; where the sound ends before the picture, the last one goes on."""
+    found = mel_windows(pcm16, start, stop - start).swapaxes(1, 2)
+    silence = np.full((1, SYNC_STEPS, BANDS), -MEL_MAX_ABS, np.float32)
+    return itertools.chain(found, itertools.repeat((found if len(found) else silence)[-1]))
+
+
 class ExpertProbe:
-    """Feeds a track to this project's sync expert: mouths out of the clip's 256 px crop, and HuBERT windows."""
+    """Feeds a track to this project's sync expert: mouths out of the clip's 256 px crop, and windows of sound.
+
+    run: `expert_embeddings` of a batch. hear: see `Hearing`. frames: mouths per window.
+    """
 
     def __init__(
         self,
         run: Callable,
-        speech: SpeechFeatures,
+        hear: Hearing,
         frames: int,
         faces: FaceSeries,
         track: tuple[int, int],
@@ -112,27 +157,14 @@ class ExpertProbe:
         self._crop: Crop = faces.crop()
         flat = without_gaps(faces.landmarks[self._start : stop].reshape(stop - self._start, -1).astype(np.float64))
         self._boxes = mouth_boxes(self._crop.place(flat.reshape(-1, 68, 2)))
-        self._speech = self._windows(speech, pcm16, stop)
+        self._sound = hear(pcm16, self._start, stop)
         self._found: list[np.ndarray] = []
         self._frames = frames
         self._batcher = Batcher(self._score, batch, overlap=frames - 1)
 
-    def _windows(self, speech: SpeechFeatures, pcm16: np.ndarray, stop: int) -> Iterator[np.ndarray]:
-        """The feature window of each frame of the track, in order."""
-
-        def blocks() -> Iterator[np.ndarray]:
-            for start in range(0, len(pcm16), BLOCK_SAMPLES):
-                yield pcm16[start : start + BLOCK_SAMPLES] / FULL_SCALE
-
-        stream = WindowStream(fps=FPS, frames=stop)
-        found = (window for part in stream.windows(speech.stream(blocks, measure(blocks))) for window in part)
-        for _ in range(self._start):
-            next(found)
-        return found
-
     def add(self, index: int, frame_u8: np.ndarray) -> None:
         if 0 <= index - self._start < len(self._boxes):
-            self._batcher.add(self._crop.cut(frame_u8), self._boxes[index - self._start], next(self._speech))
+            self._batcher.add(self._crop.cut(frame_u8), self._boxes[index - self._start], next(self._sound))
 
     def _score(self, stacks: tuple[np.ndarray, ...], count: int) -> None:
         faces, boxes = (windows(stack, self._frames) for stack in stacks[:2])
@@ -140,4 +172,13 @@ class ExpertProbe:
 
     def finish(self) -> Scores:
         self._batcher.finish()
-        return Scores({"expert_distance": known_mean(joined(self._found))}, {})
+        if not self._found:
+            return Scores({"expert_distance": math.nan, "expert_offset": math.nan}, {})
+        lips, sound = joined(self._found).swapaxes(0, 1)
+        values = {"expert_distance": float(np.mean(1.0 - np.sum(lips * sound, -1))), "expert_offset": math.nan}
+        by_offset = expert_offset_distances(lips, sound)
+        if by_offset is None:
+            note = "AV offset, own expert: not computed, the face is seen for less than two seconds"
+            return Scores(values, {}, (note,))
+        values["expert_offset"] = float(np.argmin(by_offset) - MAX_SHIFT_FRAMES)
+        return Scores(values, {"offset_expert": by_offset})

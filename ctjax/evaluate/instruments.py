@@ -53,10 +53,10 @@ class Devices:
 
 @dataclass(frozen=True)
 class Expert:
-    """This project's sync expert with the HuBERT it listens through. frames: mouths per window."""
+    """This project's sync expert: run, hear and frames as in `experts.ExpertProbe`."""
 
     run: BatchFunction
-    speech: SpeechFeatures
+    hear: experts.Hearing
     frames: int
 
 
@@ -188,28 +188,31 @@ def _open_wav2lip(made: Instruments, paths: BundlePaths) -> None:
 
 
 def _open_expert(made: Instruments, paths: BundlePaths) -> None:
-    if paths.expert is None or paths.hubert is None:
-        made.missing["Sync distance, own expert"] = (
-            "needs --expert_bundle and --hubert_bundle (train.py, convert hubert)"
-        )
+    title = "sync distance and AV offset, own expert"
+    if paths.expert is None:
+        made.missing[title] = "needs --expert_bundle (train.py), and --hubert_bundle for one that hears HuBERT"
         return
     bundle = _opened(made, paths.expert, "sync_expert", SyncExpertConfig, SyncExpert)
-    sound = _opened(made, paths.hubert, "hubert", HubertConfig, hubert.network)
     expert = SyncExpert(from_mapping(SyncExpertConfig, bundle.config))
-    config = from_mapping(HubertConfig, sound.config)
-    if expert.config.hears != "hubert":
-        raise UserError(f"{paths.expert}: this expert hears mel; the table's sync distance needs one that hears HuBERT")
-    if config.hidden_size != expert.config.audio.channels:
-        raise UserError(
-            f"--hubert_bundle={paths.hubert} gives {config.hidden_size} channels, the expert in {paths.expert} was "
-            f"trained on {expert.config.audio.channels}: give the HuBERT it was trained with"
-        )
+    if expert.config.hears == "mel":
+        hear = experts.hears_mel
+    elif paths.hubert is None:
+        made.missing[title] = f"needs --hubert_bundle, the HuBERT that the expert in {paths.expert} hears"
+        return
+    else:
+        sound = _opened(made, paths.hubert, "hubert", HubertConfig, hubert.network)
+        config = from_mapping(HubertConfig, sound.config)
+        if config.hidden_size != expert.config.audio.channels:
+            raise UserError(
+                f"--hubert_bundle={paths.hubert} gives {config.hidden_size} channels, the expert in {paths.expert} was "
+                f"trained on {expert.config.audio.channels}: give the HuBERT it was trained with"
+            )
+        hear = experts.hears_hubert(SpeechFeatures(config, sound.params))
 
-    def distance(params, faces_u8, boxes, speech):
-        return experts.expert_distance(expert, params, faces_u8, boxes, speech)
+    def embeddings(params, faces_u8, boxes, windows):
+        return experts.expert_embeddings(expert, params, faces_u8, boxes, windows)
 
-    run = made.devices.compiled(distance, bundle.params)
-    made.expert = Expert(run, SpeechFeatures(config, sound.params), expert.config.frames)
+    made.expert = Expert(made.devices.compiled(embeddings, bundle.params), hear, expert.config.frames)
 
 
 def _unit(image_u8: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ctjax.evaluate import table
 from ctjax.evaluate.chart import Series, line_chart
+from ctjax.evaluate.lse import MAX_SHIFT_FRAMES
 from ctjax.evaluate.results import ClipScores, Evaluation, Row
 from ctjax.evaluate.sync import PROTOCOLS
 
@@ -137,15 +138,7 @@ def _charts(found: Sequence[tuple[Row, ClipScores]], fps: float) -> list[str]:
         )  # fmt: skip
         charts.append(_timed(chart))
     for protocol in PROTOCOLS:
-        distances = [
-            Series(row.name, np.arange(-15, 16), curves[f"offset_{protocol}"])
-            for row, clip in found
-            if f"offset_{protocol}" in (curves := clip.scores.curves)
-        ]
-        if distances:
-            title = f"SyncNet distance against the offset, {protocol}"
-            chart = line_chart(title, distances, x_label="offset in frames of 40 ms (negative: sound late)", vertical=0)
-            charts.append(f'<div class="chart">{chart}</div>')
+        charts += _by_offset(found, protocol, f"SyncNet distance against the offset, {protocol}")
         confidence = [
             _over_time(row.name, clip, f"confidence_{protocol}", fps)
             for row, clip in found
@@ -153,7 +146,21 @@ def _charts(found: Sequence[tuple[Row, ClipScores]], fps: float) -> list[str]:
         ]
         if confidence:
             charts.append(_timed(line_chart(f"SyncNet confidence, {protocol}", confidence, x_label="seconds")))
+    charts += _by_offset(found, "expert", "Distance of the own expert against the offset")
     return charts
+
+
+def _by_offset(found: Sequence[tuple[Row, ClipScores]], judge: str, title: str) -> list[str]:
+    """The chart of each row's distances by offset; none where there are no such curves."""
+    distances = [
+        Series(row.name, np.arange(-MAX_SHIFT_FRAMES, MAX_SHIFT_FRAMES + 1), curves[f"offset_{judge}"])
+        for row, clip in found
+        if f"offset_{judge}" in (curves := clip.scores.curves)
+    ]
+    if not distances:
+        return []
+    chart = line_chart(title, distances, x_label="offset in frames of 40 ms (negative: sound late)", vertical=0)
+    return [f'<div class="chart">{chart}</div>']
 
 
 def _over_time(label: str, clip: ClipScores, curve: str, fps: float) -> Series:

@@ -104,7 +104,8 @@ class LseProbe:
         distances = np.concatenate(self._distances)[:count]
         result = lse.summarise(distances)
         values = (result.distance, result.confidence, float(result.offset_frames))
-        curves = {f"offset_{name}": distances.mean(0), f"confidence_{name}": result.frame_confidence}
+        by_offset = distances.mean(0)[::-1]  # from -15 on, in the offset's own sign
+        curves = {f"offset_{name}": by_offset, f"confidence_{name}": result.frame_confidence}
         return Scores(dict(zip(keys, values, strict=True)), curves)
 
     def _run(self, stacks: tuple[np.ndarray, ...], count: int) -> None:

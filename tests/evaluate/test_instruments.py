@@ -8,7 +8,7 @@ from parity import record
 from scored_clips import Finder, openings, sound_of
 
 from convert import rules, syncnets
-from ctjax.evaluate import clips, identity, inception, instruments, perceptual
+from ctjax.evaluate import clips, experts, identity, inception, instruments, perceptual
 from ctjax.evaluate.cache import ResultCache
 from ctjax.evaluate.catalogue import Settings
 from ctjax.evaluate.instruments import BundlePaths, Devices, open_instruments
@@ -155,6 +155,31 @@ def test_an_expert_and_a_hubert_that_do_not_fit_are_refused(bundles, tmp_path):
     paths = BundlePaths(expert=str(tmp_path / "expert"), hubert=str(bundles / "hubert"))
     with pytest.raises(UserError, match="16 channels, the expert .* 12"):
         open_instruments(paths, "gaussian11")
+
+
+def test_an_expert_may_hear_mel(bundles, tmp_path):
+    mel = sync_expert.MelTowerConfig(widths=(8, 8), embedding=8)
+    config = sync_expert.SyncExpertConfig(crop=16, widths=(8, 8), mel=mel)
+    params = _params(sync_expert.SyncExpert(config), "mel")
+    save_bundle(tmp_path / "expert", network="sync_expert", config=config, params=params, compact="float32")
+    opened = open_instruments(BundlePaths(expert=str(tmp_path / "expert")), "gaussian11", 8)
+    assert "needs --hubert" not in str(opened.missing)
+    truth = openings(FRAMES)
+    too_short = sound_of(truth)[: FRAMES * 400]  # the sound ends before the picture
+    path = scored_clips.write(tmp_path / "a.mp4", truth, sound=too_short)
+    evaluator = Evaluator(Settings(), opened, Finder(), ResultCache(None), debug=True)
+    scores = evaluator.clip(clips.Pair("a", path, path))
+    assert 0 < scores.values["expert_distance"] < 2
+    assert np.isnan(scores.values["expert_offset"]) and any("less than two seconds" in note for note in scores.notes)
+
+
+@pytest.mark.parametrize("late", [-7, 0, 4])
+def test_the_expert_s_offset_is_found(late):
+    lips = np.random.default_rng(0).normal(size=(60, 8))
+    lips /= np.linalg.norm(lips, axis=1, keepdims=True)
+    by_offset = experts.expert_offset_distances(lips, np.roll(lips, late, axis=0))
+    assert np.argmin(by_offset) - 15 == -late and by_offset.min() == pytest.approx(0, abs=1e-6)
+    assert experts.expert_offset_distances(lips[:44], lips[:44]) is None
 
 
 def test_the_sync_chain_s_networks_equal_the_record(tmp_path):

@@ -178,8 +178,10 @@ def test_the_offset_is_found_to_the_frame_through_files(tmp_path, late):
     evaluator.instruments.sound = lambda s: centred(
         s[:, :, 0].reshape(len(s), 5, 4)[..., :3].mean(2) / 2 / np.log(1.35)
     )
-    values = evaluator.clip(clips.Pair("clip", path, path)).values
+    scores = evaluator.clip(clips.Pair("clip", path, path))
+    values = scores.values
     assert values["offset_uncropped"] == -late
+    assert np.argmin(scores.curves["offset_uncropped"]) - 15 == -late
     assert values["lse_c_uncropped"] > 1
     assert np.isfinite(values["lse_d_tracked"])
 
