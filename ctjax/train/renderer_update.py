@@ -4,7 +4,8 @@ The generator runs once a step: the discriminator's update takes the picture tha
 `RendererUpdate.step(state, frozen, batch) -> (state, metrics)` is both.
 
 state: step, key, params (learned leaves of the renderer), statistics (its batch statistics and power-iteration
-vectors), opt_state, ema, discriminator {step, params, statistics, opt_state}.
+vectors), opt_state, ema and ema_moments (moving averages of what was learned and of the batch norms' means and
+variances), discriminator {step, params, statistics, opt_state}.
 frozen: renderer (leaves that `freeze` names), vgg19, hopenet; the last two where the losses need them.
 batch: source_u8 and driving_u8 "b h w 3" of one person each; driving_pose_deg "b 3" (yaw, pitch, roll) where known; and
 source_landmarks, driving_landmarks "b 68 2" (-1 to 1 across the picture) where a loss needs them.
@@ -41,7 +42,7 @@ from ctjax.render.renderer import FaceVid2Vid, Renderer, RendererConfig
 from ctjax.train import optim, partition
 from ctjax.train.optim import OptimizerConfig
 from ctjax.train.partition import Tree
-from ctjax.train.state import new_state, step_key, update
+from ctjax.train.state import follow, new_state, step_key, update
 from ctjax.types import HeadPose, UserError
 
 State = dict[str, Any]
@@ -142,12 +143,20 @@ class RendererUpdate:
         del opponent["key"]
         opponent["statistics"] = partition.select(judge, lambda path: not self.discriminator_learns(path))
         state = new_state(learned, self.optimizer, for_steps, ema=self.config.optimizer.ema > 0)
+        if "ema" in state:
+            state["ema_moments"] = jax.tree.map(jnp.array, partition.select(statistics, _is_moment))
         return {**state, "statistics": statistics, "discriminator": opponent}
 
     def renderer_params(self, state: State, frozen: Mapping[str, Any], *, averaged: bool = True) -> Params:
-        """The renderer as it stands: with the moving average of what it learned, unless told otherwise."""
-        learned = state.get("ema", state["params"]) if averaged else state["params"]
-        return partition.merge(learned, state["statistics"], frozen.get("renderer", {}))
+        """The renderer as it stands: with the moving average of what it learned, unless told otherwise.
+
+        That includes its batch norms' moments. A norm itself remembers some ten batches, which is too few where they
+        are small and a channel seldom fires: its variance is then taken for nothing, and what fires next explodes.
+        """
+        if not averaged or "ema" not in state:
+            return partition.merge(state["params"], state["statistics"], frozen.get("renderer", {}))
+        others = partition.select(state["statistics"], lambda path: not _is_moment(path))
+        return partition.merge(state["ema"], others, state["ema_moments"], frozen.get("renderer", {}))
 
     def discriminator_params(self, state: State) -> Params:
         return partition.merge(state["discriminator"]["params"], state["discriminator"]["statistics"])
@@ -301,6 +310,9 @@ class RendererUpdate:
         (value, (means, outcome, judge)), gradient = objective(state["params"], others, judge, frozen, batch, warp)
         new, more = update(state, gradient, self.optimizer, self.config.optimizer)
         new["statistics"] = self.split(outcome.moved)[1]
+        if "ema_moments" in state:
+            moments = partition.select(new["statistics"], _is_moment)
+            new["ema_moments"] = follow(state["ema_moments"], moments, state["step"], self.config.optimizer.ema)
         moved = partition.select(judge, lambda path: not self.discriminator_learns(path))
         new["discriminator"] = {**state["discriminator"], "statistics": moved}
         metrics = {"loss": value, **means, "gradient_norm": more["gradient_norm"]}
@@ -324,6 +336,10 @@ class RendererUpdate:
             return state, metrics
         state, more = self.discriminator_update(state, prediction_01, batch)
         return state, {**metrics, **more}
+
+
+def _is_moment(path: partition.Path) -> bool:
+    return path[-1] in ("mean", "var")
 
 
 def _pose(

@@ -45,6 +45,14 @@ def step_key(state: State) -> jax.Array:
     return jax.random.fold_in(jax.random.wrap_key_data(state["key"]), state["step"])
 
 
+def follow(average: PyTree, now: PyTree, step: jax.Array, decay: float) -> PyTree:
+    """The moving average after `now`. It follows quickly while the run is young, as the usual (1 + t) / (10 + t) ramp
+    does."""
+    step = step.astype(jnp.float32)
+    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda old, new: old + (1.0 - decay) * (new - old), average, now)
+
+
 def update(
     state: State, gradients: PyTree, optimizer: optax.GradientTransformation, config: OptimizerConfig
 ) -> tuple[State, dict[str, jax.Array]]:
@@ -53,10 +61,7 @@ def update(
     params = optax.apply_updates(state["params"], changes)
     new = {**state, "step": state["step"] + 1, "params": params, "opt_state": opt_state}
     if "ema" in state:
-        # the average follows quickly while the run is young, as the usual (1 + t) / (10 + t) ramp does
-        step = state["step"].astype(jnp.float32)
-        decay = jnp.minimum(config.ema, (1.0 + step) / (10.0 + step))
-        new["ema"] = jax.tree.map(lambda old, now: old + (1.0 - decay) * (now - old), state["ema"], params)
+        new["ema"] = follow(state["ema"], params, state["step"], config.ema)
     return new, {"gradient_norm": optax.tree.norm(gradients)}
 
 

@@ -124,6 +124,21 @@ def test_half_precision_reaches_the_heavy_networks_and_nothing_that_is_kept(star
     assert text.count("bf16") > 1000
 
 
+def test_the_average_covers_the_norms_moments_and_nothing_that_has_a_length(start, after):
+    update, state, _ = start
+    first = "['generator']['first']['norm']['mean']"
+    began = state["statistics"]["generator"]["first"]["norm"]["mean"]
+    averaged, now = after[f"state['ema_moments']{first}"], after[f"state['statistics']{first}"]
+    assert np.abs(averaged - began).max() > 0 and np.abs(averaged - now).max() > 0
+    assert {path[-1] for path, _ in partition.leaves(state["ema_moments"])} == {"mean", "var"}
+
+    moved = {**state, "ema_moments": jax.tree.map(lambda leaf: leaf + 1, state["ema_moments"])}
+    by_path = [dict(partition.leaves(update.renderer_params(moved, {}, averaged=chosen))) for chosen in (True, False)]
+    for path, leaf in partition.leaves(state["statistics"]):
+        np.testing.assert_array_equal(by_path[0][path], leaf + (path[-1] in ("mean", "var")))
+        np.testing.assert_array_equal(by_path[1][path], leaf)
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("change, tolerance", [({"remat": True}, 1e-5), ({"compute": "bfloat16"}, 0.05)])
 def test_saving_memory_or_time_gives_the_same_losses(start, change, tolerance):
