@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
             "crops": (),
             "poses": "none",
             "mirror": True,
+            "jitter": {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1},
             "vgg19": "bundles/vgg19",
             "hopenet": "bundles/hopenet",
             "start": "",  # a facevid2vid bundle; its architecture is taken over

@@ -14,15 +14,18 @@ from ml_collections import ConfigDict
 FEATURES, DEPTH = 96, 4  # channels behind the encoder, of which the volume has a layer each for so many depths
 ESTIMATORS = ("kp_detector", "he_estimator")
 DRAWING = {"pixel": 20.0, "mouth_pixel": 15.0, "mouth_drawn": 15.0}
+A_LITTLE = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.03}
 STAGES = {
     "estimators": {
+        "jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.4, "hue": 0.15},  # there are 160 persons only
         "size": 64,
         "batch": 8,
-        "steps": 5_600,
+        "steps": 4_200,
         "lr": 2e-3,
         "weights": {"head_pose": 0.02, "expression": 0.01, "landmark": 10.0, "lips": 15.0},
     },
     "generator64": {
+        "jitter": A_LITTLE,
         "size": 64,
         "batch": 8,
         "steps": 900,
@@ -32,6 +35,7 @@ STAGES = {
         "freeze": ESTIMATORS,
     },
     "generator128": {
+        "jitter": A_LITTLE,
         "size": 128,
         "batch": 4,
         "steps": 1_800,
@@ -77,6 +81,7 @@ def get_config(stage: str = "generator128") -> ConfigDict:
             "size": chosen["size"],
             "poses": "truth",
             "mirror": True,
+            "jitter": chosen["jitter"],
             "start": chosen.get("start", ""),
             "start_scale": chosen.get("start_scale", 1.0),
             "freeze": chosen.get("freeze", ()),

@@ -10,6 +10,7 @@ import os
 import pathlib
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import cv2
@@ -23,9 +24,45 @@ from ctjax.types import UserError
 Example = dict[str, np.ndarray]
 Poses = Literal["none", "truth", "estimated"]
 ANGLES = ("yaw_deg", "pitch_deg", "roll_deg")
+LUMA = np.array([0.299, 0.587, 0.114])
 MIRROR_SIGNS = np.array([-1.0, 1.0, -1.0], np.float32)  # of yaw, pitch and roll in a mirrored picture
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 HELD_OUT_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class JitterConfig:
+    """How far colours are changed, both frames of a pair alike. brightness, contrast, saturation: factors drawn from
+    1 - x to 1 + x; hue: turns from -x to x, of a whole turn. 0 changes nothing; the first order motion model has
+    0.1 for all four (its config/vox-256.yaml)."""
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, most in (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.5)):
+            if not 0 <= (value := getattr(self, name)) <= most:
+                raise ValueError(f"jitter.{name} must lie between 0 and {most:g}, not {value}")
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """The affine change of RGB uint8 as `cv2.transform` takes it, "3 4"."""
+        brightness, contrast, saturation, hue = (
+            rng.uniform(-x, x) for x in (self.brightness, self.contrast, self.saturation, self.hue)
+        )
+        grey = np.tile(LUMA, (3, 1))
+        saturated = (1 + saturation) * np.eye(3) - saturation * grey
+        linear = (1 + brightness) * (1 + contrast) * saturated @ _hue_turned(2 * np.pi * hue)
+        offset = -contrast * (1 + brightness) * 127.5
+        return np.concatenate([linear, np.full((3, 1), offset)], axis=1)
+
+
+def _hue_turned(angle: float) -> np.ndarray:
+    """Rotation of RGB around the axis of greys, "3 3"."""
+    axis = np.full(3, 3**-0.5)
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) * 3**-0.5
+    return np.cos(angle) * np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * np.outer(axis, axis)
 
 
 class Clip(Protocol):
@@ -126,8 +163,8 @@ def known_pose(clip: Clip, frame: int, poses: Poses) -> np.ndarray:
 class FramePairs(grain.transforms.RandomMap):
     """Two frames of one clip: source_u8, driving_u8 "h w 3"; clip: its number; driving_pose_deg "3" (yaw, pitch,
     roll) where `poses` asks for it; source_landmarks, driving_landmarks "68 2" (-1 to 1 across the picture) where
-    `landmarks` does. Half of the pairs are mirrored if `mirror`. size: side that pictures are scaled to; None keeps the
-    clips' own."""
+    `landmarks` does. Half of the pairs are mirrored if `mirror`; `jitter` changes the colours of each. size: side that
+    pictures are scaled to; None keeps the clips' own."""
 
     def __init__(
         self,
@@ -137,8 +174,10 @@ class FramePairs(grain.transforms.RandomMap):
         poses: Poses = "none",
         landmarks: bool = False,
         mirror: bool = True,
+        jitter: JitterConfig = JitterConfig(),
         size: int | None = None,
     ):
+        self._jitter = jitter
         self._size = size or source.image_size
         self._source, self._clips, self._mirror = source, clips, mirror
         self._poses, self._landmarks = poses, landmarks
@@ -146,7 +185,11 @@ class FramePairs(grain.transforms.RandomMap):
     def random_map(self, index: int, rng: np.random.Generator) -> Example:
         number = int(self._clips[index])
         frames = rng.choice(self._source.clips[number].frames, 2, replace=False)
-        return self.pair(number, *map(int, frames), mirrored=self._mirror and rng.random() < 0.5)
+        pair = self.pair(number, *map(int, frames), mirrored=self._mirror and rng.random() < 0.5)
+        if self._jitter != JitterConfig():
+            change = self._jitter.draw(rng)
+            pair |= {name: cv2.transform(pair[name], change) for name in ("source_u8", "driving_u8")}
+        return pair
 
     def pair(self, number: int, source: int, driving: int, *, mirrored: bool = False) -> Example:
         """The pair of two given frames of clip `number`."""

@@ -17,7 +17,7 @@ import numpy as np
 from ctjax import config as configs
 from ctjax import parallel, weights
 from ctjax.data import pipeline, transforms
-from ctjax.data.frame_pairs import Clips, CropFolder, FramePairs, HeldOutPairs
+from ctjax.data.frame_pairs import Clips, CropFolder, FramePairs, HeldOutPairs, JitterConfig
 from ctjax.data.pipeline import ReadingConfig
 from ctjax.data.records import HELD_OUT, RecordSet
 from ctjax.evaluate.image import psnr, ssim
@@ -54,12 +54,12 @@ SPATIAL_UNIT = 4  # the generator's features are a quarter of the picture; see R
 class RendererTraining:
     """records: folders made by prepare.py; crops: folders of face crops, one sub-folder a clip (give one of the two).
     poses: known head poses in the records instead of Hopenet, "truth" (synthetic) or "estimated" (by the renderer that
-    made them). size: side in pixels that pictures are scaled to; 0: as they are. vgg19, hopenet: converted bundles;
-    vgg19 may be "untrained", a fixed random network of the widths `vgg19_model`, to try things out. start,
-    start_discriminator: bundles to go on from; their architecture replaces `renderer` and `discriminator`. start_scale:
-    multiplies the scale_factor of both estimators of `start`; 0.5 where its pictures were half as large, so that the
-    estimators go on seeing what they know. freeze: dotted parts of the renderer that stay as they are, for
-    fine-tuning."""
+    made them). jitter: changes of colour. size: side in pixels that pictures are scaled to; 0: as they are. vgg19,
+    hopenet: converted bundles; vgg19 may be "untrained", a fixed random network of the widths `vgg19_model`, to try
+    things out. start, start_discriminator: bundles to go on from; their architecture replaces `renderer` and
+    `discriminator`. start_scale: multiplies the scale_factor of both estimators of `start`; 0.5 where its pictures were
+    half as large, so that the estimators go on seeing what they know. freeze: dotted parts of the renderer that stay as
+    they are, for fine-tuning."""
 
     records: tuple[str, ...] = ()
     crops: tuple[str, ...] = ()
@@ -67,6 +67,7 @@ class RendererTraining:
     poses: Literal["none", "truth", "estimated"] = "none"
     size: int = 0
     mirror: bool = True
+    jitter: JitterConfig = field(default_factory=JitterConfig)
     vgg19: str | None = None
     vgg19_model: Vgg19Config = field(default_factory=Vgg19Config)
     hopenet: str | None = None
@@ -175,7 +176,7 @@ class RendererTask:
 
     def training_data(self, rows: parallel.Rows) -> grain.IterDataset:
         config = self.config
-        pairs = FramePairs(self.clips, self._train, mirror=config.mirror, **self._asked)
+        pairs = FramePairs(self.clips, self._train, mirror=config.mirror, jitter=config.jitter, **self._asked)
         return pipeline.batches(transforms.endless(self._train, pairs, config.loop.seed), rows, config.reading)
 
     @property

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ctjax.data import frame_pairs
-from ctjax.data.frame_pairs import CropFolder, FramePairs, HeldOutPairs
+from ctjax.data.frame_pairs import CropFolder, FramePairs, HeldOutPairs, JitterConfig
 from ctjax.types import UserError
 
 SIZE = 8
@@ -64,6 +64,41 @@ def test_half_of_the_pairs_are_mirrored_both_frames_alike(tmp_path):
     examples = [pairs.random_map(0, np.random.default_rng(seed)) for seed in range(20)]
     sides = [tuple(int(e[f"{name}_u8"][0, 0, 0] == 255) for name in ("source", "driving")) for e in examples]
     assert set(sides) == {(0, 0), (1, 1)}
+
+
+def test_colours_change_in_both_frames_alike_and_only_when_asked(tmp_path):
+    source = CropFolder([write_crops(tmp_path)])
+    clips = source.of_split("train")
+    plain, jittered = (
+        FramePairs(source, clips, mirror=False, jitter=jitter)
+        for jitter in (JitterConfig(), JitterConfig(brightness=0.5))
+    )
+    ratios = []
+    for seed in range(20):
+        a, b = (pairs.random_map(2, np.random.default_rng(seed)) for pairs in (plain, jittered))
+        each = [b[name][4, 4] / a[name][4, 4] for name in ("source_u8", "driving_u8")]
+        np.testing.assert_allclose(each[0], each[1], atol=0.02)
+        ratios.append(each[0][0])
+    assert 0.5 <= min(ratios) < 0.7 and 1.3 < max(ratios) <= 1.5
+
+
+def test_a_jitter_keeps_what_its_names_say():
+    rng = np.random.default_rng(0)
+    grey, colour = np.full(3, 100.0), np.array([200.0, 90.0, 30.0])
+    hue, saturation, contrast = (JitterConfig(**{name: 0.4}).draw(rng) for name in ("hue", "saturation", "contrast"))
+    for change in (hue, saturation):
+        np.testing.assert_allclose(change @ [*grey, 1], grey, atol=1e-4)
+    assert (hue @ [*colour, 1]).sum() == pytest.approx(colour.sum(), abs=1e-3)
+    luma = frame_pairs.LUMA
+    assert luma @ (saturation @ [*colour, 1]) == pytest.approx(luma @ colour)
+    np.testing.assert_allclose(contrast @ [127.5, 127.5, 127.5, 1], 127.5)
+    np.testing.assert_allclose(JitterConfig().draw(rng), np.eye(3, 4), atol=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [{"brightness": -0.1}, {"saturation": 1.5}, {"hue": 0.6}])
+def test_a_jitter_out_of_range_is_refused(wrong):
+    with pytest.raises(ValueError, match=f"jitter.{next(iter(wrong))} must lie between"):
+        JitterConfig(**wrong)
 
 
 def test_poses_come_along_and_are_mirrored_too():
