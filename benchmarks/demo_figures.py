@@ -4,8 +4,8 @@
 
 Clips come from a synthetic world of their own (another seed than the training's), whose truth is known. The mouth's
 aperture is read off the rendered frames by the face mesh, which has nothing to do with the networks that it judges. It
-reads a closed mouth as slightly open, so each clip's readings are brought to pixels by the line that fits the mesh's
-readings on the clip's own, filmed frames to their truth.
+reads a closed mouth as slightly open, and more so on some faces than on others, so each clip's readings are brought to
+pixels by the rising curve that fits the mesh's readings on the clip's own, filmed frames to their truth.
 """
 
 import json
@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from scipy.optimize import isotonic_regression
 
 from ctjax import cli, weights
 from ctjax.config import from_mapping
@@ -163,7 +164,7 @@ class Aperture:
 
     def __init__(self):
         self._finder = FaceFinder()
-        self._line = np.array([1.0, 0.0])
+        self._readings, self._pixels, self._slope = np.zeros(1), np.zeros(1), 1.0
 
     def read(self, frames_u8: np.ndarray) -> np.ndarray:
         """The mesh's reading, in distances of the eyes, "t"."""
@@ -175,13 +176,18 @@ class Aperture:
         return np.array(found)
 
     def calibrate(self, clip: Filmed) -> None:
-        """Fits the line from readings to pixels on the clip's filmed frames."""
+        """Fits the curve from readings to pixels on the clip's filmed frames: isotonic, with a line's slope beyond."""
         read = self.read(clip.frames_u8[::2])
-        seen = np.isfinite(read)
-        self._line = np.polyfit(read[seen], clip.aperture_px[::2][seen], 1)
+        order = [i for i in np.argsort(read) if np.isfinite(read[i])]
+        self._readings = read[order]
+        self._pixels = isotonic_regression(clip.aperture_px[::2][order]).x
+        self._slope = np.polyfit(self._readings, self._pixels, 1)[0]
 
     def __call__(self, frames_u8: np.ndarray) -> np.ndarray:
-        return np.polyval(self._line, self.read(frames_u8))
+        """Pixels "t"; never less than none."""
+        read = self.read(frames_u8)
+        beyond = read - np.clip(read, self._readings[0], self._readings[-1])
+        return np.maximum(np.interp(read, self._readings, self._pixels) + self._slope * beyond, 0.0)
 
 
 def closed_reading(measure: Aperture, clip: Filmed) -> float:
