@@ -119,15 +119,16 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise _disk_error(self._folder, self.latest or 0, error) from error
 
-    def restore(self, abstract: State, data: grain.DatasetIterator) -> Restored | None:
+    def restore(self, abstract: State, data: grain.DatasetIterator, config: dict[str, Any]) -> Restored | None:
         """The newest sound checkpoint, with `data` moved to its position; None if there is none.
 
-        `abstract`: the state as `jax.eval_shape` gives it. Raises `UserError` if the checkpoint belongs to another
-        network, optimizer or number of processes, or if none is sound.
+        `abstract`: the state as `jax.eval_shape` gives it. config: the run's, as `save` takes it. Raises `UserError` if
+        the checkpoint belongs to another network, optimizer, number of processes or of reading workers, or if none is
+        sound.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
-            restored, problem = self._read(step, abstract, data)
+            restored, problem = self._read(step, abstract, data, config)
             if parallel.everywhere(restored is not None):
                 return restored
             self._put_aside(step, problem or "damaged for another process")
@@ -135,7 +136,9 @@ class Checkpoints:
             raise UserError(f"none of the checkpoints in {self._folder.parent} is sound; start in a new folder")
         return None
 
-    def _read(self, step: int, abstract: State, data: grain.DatasetIterator) -> tuple[Restored | None, str]:
+    def _read(
+        self, step: int, abstract: State, data: grain.DatasetIterator, config: dict[str, Any]
+    ) -> tuple[Restored | None, str]:
         """The checkpoint of `step`, or None and what is wrong with it."""
         keep_position = data.get_state()
         try:
@@ -152,6 +155,12 @@ class Checkpoints:
                     f"the checkpoint of step {step} in {self._folder.parent} was saved by {about['processes']} "
                     f"processes and keeps a data position for each; this run has {jax.process_count()}: "
                     "start as many as before"
+                )
+            workers, wanted = (_workers(found) for found in (about["config"], config))
+            if workers != wanted:
+                raise UserError(
+                    f"the checkpoint of step {step} in {self._folder.parent} was saved with reading.workers={workers} "
+                    f"and keeps a data position for each; this run has {wanted}: set it as before"
                 )
             host = self._manager.restore(
                 step,
@@ -179,6 +188,10 @@ class Checkpoints:
             shutil.move(self._folder / str(step), target)
         parallel.wait_for_all(f"aside {step}")
         self._manager.reload()
+
+
+def _workers(config: dict[str, Any]) -> int:
+    return config.get("reading", {}).get("workers", 0)
 
 
 def _describe(host: dict[str, np.ndarray], *, checksums: bool = True) -> dict[str, list[Any]]:

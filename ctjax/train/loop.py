@@ -177,7 +177,7 @@ def run(
     _write_config(folder, about)
     data = iter(task.training_data(rows))
     with checkpoint.Checkpoints(folder, keep=config.keep) as checkpoints:
-        restored = checkpoints.restore(abstract, data)
+        restored = checkpoints.restore(abstract, data, about)
         if restored is None:
             state = _first_state(task, mesh, key)
         else:

@@ -261,6 +261,18 @@ def test_changed_configuration_is_said_aloud(tmp_path, caplog):
     assert "config.optimizer.lr was 0.1 when the checkpoint was saved and is 0.2 now" in caplog.text
 
 
+def test_another_number_of_reading_workers_is_named_and_costs_no_checkpoint(tmp_path):
+    def with_workers(workers, steps):
+        settings = loop.LoopConfig(steps=steps, batch=16, log_every=1, evaluate_every=0, pictures_every=0)
+        loop.run(ToyTask(), settings, folder=tmp_path, about={"reading": {"workers": workers}})
+
+    with_workers(0, 2)
+    with pytest.raises(UserError, match=r"reading\.workers=0 .* this run has 2"):
+        with_workers(2, 4)
+    assert not (tmp_path / "damaged_checkpoints").exists()
+    with_workers(0, 4)
+
+
 def test_micro_batches_give_the_gradient_of_the_whole_batch():
     def loss(params, batch, key):
         error = (batch["x"] @ params - batch["y"]) ** 2
