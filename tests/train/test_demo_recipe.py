@@ -48,6 +48,7 @@ def stages(world):
     found = {
         "phonemes": train(world, "phonemes.py", "phonemes", 250, sentences=200, held_out_sentences=32),
         "estimators": train(world, "renderer.py:estimators", "estimators", 600),
+        "lips": train(world, "renderer.py:lips", "lips", 300),
         "generator": train(world, "renderer.py:generator64", "renderer", 200),
     }
     bundles = ("--hubert=runs/demo/phonemes/export/hubert", "--renderer=runs/demo/renderer/export/renderer")
@@ -67,6 +68,7 @@ def test_networks_that_listen_and_draw_learn(stages):
     before, after = stages["estimators"]
     assert after["landmark_distance_px"] < 0.25 * before["landmark_distance_px"]
     assert after["target_pose_error_deg"] < before["target_pose_error_deg"]
+    assert stages["lips"][1]["aperture_error_px"] < stages["lips"][0]["aperture_error_px"]
     drawn = stages["generator"][1]
     assert drawn["psnr_db"] > drawn["copy_psnr_db"] + 1
     for frames in ("real", "reconstructed"):
