@@ -61,7 +61,7 @@ def _check_known(config: Mapping[str, Any], name: pathlib.Path) -> None:
     generator, head = renderer.generator, renderer.he_estimator
     ours = {
         "generator.copy_source": generator.copy_source,
-        "generator.keypoint_offsets": generator.keypoint_offsets,
+        "generator.painter": generator.painter > 0,
         "generator.dense_motion.mask_kernel": generator.dense_motion.mask_kernel != DenseMotionConfig().mask_kernel,
         "he_estimator.scale_factor": head is not None and head.scale_factor != 1,
     }

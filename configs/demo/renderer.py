@@ -3,19 +3,22 @@
 Landmarks and poses of the synthetic heads are known, so the two estimators are trained first, on them alone: then no
 picture needs to be drawn. Where the landmarks lie is learned before how far the lips are apart, which is a small
 difference of two places. After that the generator learns behind estimators that stay as they are, on small pictures
-first, where a step costs a quarter, and then at the demo's size:
+first, where a step costs a quarter, and then at the demo's size; and last, alone, the painter of what the lips part:
 
 python train.py --config=configs/demo/renderer.py:estimators --workdir=runs/demo/estimators
 python train.py --config=configs/demo/renderer.py:lips --workdir=runs/demo/lips
 python train.py --config=configs/demo/renderer.py:generator64 --workdir=runs/demo/renderer64
-python train.py --config=configs/demo/renderer.py:generator128 --workdir=runs/demo/renderer
+python train.py --config=configs/demo/renderer.py:generator128 --workdir=runs/demo/renderer128
+python train.py --config=configs/demo/renderer.py:painter --workdir=runs/demo/renderer
 """
 
 from ml_collections import ConfigDict
 
 FEATURES, DEPTH = 96, 4  # channels behind the encoder, of which the volume has a layer each for so many depths
 ESTIMATORS = ("kp_detector", "he_estimator")
-DRAWING = {"pixel": 20.0, "mouth_pixel": 15.0, "mouth_drawn": 15.0}
+GENERATOR = ("first", "down_blocks", "second", "resblocks_3d", "dense_motion_network", "third", "fourth")
+GENERATOR += ("resblocks_2d", "up_blocks", "final")
+DRAWING = {"pixel": 20.0, "mouth_pixel": 15.0, "mouth_drawn": 15.0, "inner_mouth": 5.0}
 # There are 160 persons to learn from: estimators that saw their colours only go wild before others.
 COLOURS = {"brightness": 0.15, "contrast": 0.15, "saturation": 0.3, "hue": 0.08}
 A_LITTLE = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.03}
@@ -44,6 +47,7 @@ STAGES = {
         "steps": 900,
         "lr": 1e-3,
         "weights": DRAWING,
+        "drawn_by": "landmarks",
         "start": "runs/demo/lips/export/renderer",
         "freeze": ESTIMATORS,
     },
@@ -54,9 +58,21 @@ STAGES = {
         "steps": 3_000,
         "lr": 1e-3,
         "weights": DRAWING,
+        "drawn_by": "landmarks",
         "start": "runs/demo/renderer64/export/renderer",
         "start_scale": 0.5,  # the estimators go on seeing pictures of 64 px
         "freeze": ESTIMATORS,
+    },
+    "painter": {
+        "jitter": A_LITTLE,
+        "size": 128,
+        "batch": 8,
+        "steps": 1_200,
+        "lr": 1e-2,
+        "weights": DRAWING,
+        "drawn_by": "landmarks",
+        "start": "runs/demo/renderer128/export/renderer",
+        "freeze": (*ESTIMATORS, *(f"generator.{part}" for part in GENERATOR)),
     },
 }
 NO_LOSS = {
@@ -98,6 +114,7 @@ def get_config(stage: str = "generator128") -> ConfigDict:
             "start": chosen.get("start", ""),
             "start_scale": chosen.get("start_scale", 1.0),
             "freeze": chosen.get("freeze", ()),
+            "drawn_by": chosen.get("drawn_by", "estimates"),
             "renderer": {
                 "generator": {
                     "block_expansion": FEATURES // 4,
@@ -108,7 +125,7 @@ def get_config(stage: str = "generator128") -> ConfigDict:
                     "dense_motion": motion,
                     "spade": None,  # the plain decoder, a third of the work
                     "copy_source": True,  # a small decoder draws only what motion does not explain
-                    "keypoint_offsets": True,  # what lies behind parted lips no motion explains
+                    "painter": 32,  # what lies behind parted lips no motion explains
                 },
                 "kp_detector": {
                     "block_expansion": 16,

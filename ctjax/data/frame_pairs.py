@@ -25,6 +25,7 @@ Example = dict[str, np.ndarray]
 Poses = Literal["none", "truth", "estimated"]
 ANGLES = ("yaw_deg", "pitch_deg", "roll_deg")
 LUMA = np.array([0.299, 0.587, 0.114])
+INNER_LIPS = slice(60, 68)  # of the 68 landmarks
 MIRROR_SIGNS = np.array([-1.0, 1.0, -1.0], np.float32)  # of yaw, pitch and roll in a mirrored picture
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 HELD_OUT_SHARE = 0.1
@@ -160,11 +161,19 @@ def known_pose(clip: Clip, frame: int, poses: Poses) -> np.ndarray:
     return np.array([clip[name][frame] for name in names], np.float32)
 
 
+def inner_mouth(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Whether a pixel of a picture "size size" lies between the lips, or on their edge: bool. landmarks: "68 2", -1
+    to 1 across the picture."""
+    edge = np.round((landmarks[INNER_LIPS] + 1) / 2 * (size - 1)).astype(np.int32)
+    return cv2.fillPoly(np.zeros((size, size), np.uint8), [edge], 1).astype(bool)
+
+
 class FramePairs(grain.transforms.RandomMap):
     """Two frames of one clip: source_u8, driving_u8 "h w 3"; clip: its number; driving_pose_deg "3" (yaw, pitch,
-    roll) where `poses` asks for it; source_landmarks, driving_landmarks "68 2" (-1 to 1 across the picture) where
-    `landmarks` does. Half of the pairs are mirrored if `mirror`; `jitter` changes the colours of each. size: side that
-    pictures are scaled to; None keeps the clips' own."""
+    roll) where `poses` asks for it; source_landmarks, driving_landmarks "68 2" (-1 to 1 across the picture) and
+    driving_inner_mouth "h w" (bool, between the lips) where `landmarks` does. Half of the pairs are mirrored if
+    `mirror`; `jitter` changes the colours of each. size: side that pictures are scaled to; None keeps the clips'
+    own."""
 
     def __init__(
         self,
@@ -206,6 +215,7 @@ class FramePairs(grain.transforms.RandomMap):
             if mirrored:
                 landmarks = landmarks[:, list(MIRRORED_68)] * np.float32([-1, 1])
             example["source_landmarks"], example["driving_landmarks"] = landmarks.astype(np.float32)
+            example["driving_inner_mouth"] = inner_mouth(landmarks[1], self._size)
         return example
 
     def _scaled(self, image: np.ndarray) -> np.ndarray:

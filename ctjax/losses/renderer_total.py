@@ -13,14 +13,14 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ctjax.losses import equivariance, gan, pose_prior
 from ctjax.losses.discriminator import Discriminator, inner_maps, predictions, stack_clips
 from ctjax.losses.equivariance import Warp, WarpConfig
 from ctjax.losses.keypoint_prior import keypoint_prior
 from ctjax.losses.landmark import landmark, lips
-from ctjax.losses.mouth import mouth_pixel
+from ctjax.losses.mouth import inner_mouth_pixel, mouth_pixel
 from ctjax.losses.perceptual import mean_per_example, perceptual
 from ctjax.losses.vgg19 import Vgg19
 from ctjax.types import HeadPose
@@ -32,8 +32,9 @@ Terms = dict[str, Float[Array, " b"]]
 class LossWeights:
     """The reference's defaults. perceptual: per VGG layer; feature_matching: per discriminator block; pixel: mean
     absolute difference; mouth_pixel: the same around the mouth alone; mouth_drawn: the same of what the decoder drew
-    there, before the source was blended in, without which it learns nothing where copying is good enough; landmark,
-    lips: see `ctjax.losses.landmark`; the reference has none of these five. A term of weight 0 is not computed."""
+    there, before the source was blended in, without which it learns nothing where copying is good enough; inner_mouth:
+    both between the lips alone, see `ctjax.losses.mouth.inner_mouth_pixel`; landmark, lips: see
+    `ctjax.losses.landmark`; the reference has none of these six. A term of weight 0 is not computed."""
 
     perceptual: tuple[float, ...] = (10.0,) * 5
     generator_gan: float = 1.0
@@ -47,18 +48,21 @@ class LossWeights:
     pixel: float = 0.0
     mouth_pixel: float = 0.0
     mouth_drawn: float = 0.0
+    inner_mouth: float = 0.0
     landmark: float = 0.0
     lips: float = 0.0
 
     @property
     def looks_at_pictures(self) -> bool:
         """Whether any term needs the generator's picture; keypoints and poses are learned without."""
-        alone = (self.generator_gan, self.discriminator_gan, self.pixel, self.mouth_pixel, self.mouth_drawn)
-        return any((*self.perceptual, *self.feature_matching, *alone))
+        mouth = (self.mouth_pixel, self.mouth_drawn, self.inner_mouth)
+        return any(
+            (*self.perceptual, *self.feature_matching, *mouth, self.generator_gan, self.discriminator_gan, self.pixel)
+        )
 
     @property
     def needs_landmarks(self) -> bool:
-        return any((self.landmark, self.lips, self.mouth_pixel, self.mouth_drawn))
+        return any((self.landmark, self.lips, self.mouth_pixel, self.mouth_drawn, self.inner_mouth))
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,11 @@ def generator_terms(
     discriminator: Discriminator,
     target_deg: Sequence[Float[Array, " b"]] | None,
     landmarks: Sequence[Float[Array, "b 68 2"]] | None = None,
+    inner_mouth: Bool[Array, "b h w"] | None = None,
 ) -> Terms:
     """The renderer's side. target_deg: yaw, pitch, roll of the driving frames, from a teacher or from the records.
-    landmarks: of the source and the driving frames, -1 to 1 across the picture, where a loss needs them.
+    landmarks: of the source and the driving frames, -1 to 1 across the picture; inner_mouth: which pixels of the
+    driving frames lie between the lips; each where a loss needs it.
     """
     weights = config.weights
     terms: Terms = {}
@@ -137,6 +143,9 @@ def generator_terms(
     for name, picture_01 in (("mouth_pixel", made.prediction_01), ("mouth_drawn", made.drawn_01)):
         if weight := getattr(weights, name):
             terms[name] = weight * mouth_pixel(picture_01, made.driving_01, landmarks[1])
+    if weights.inner_mouth:
+        both = [inner_mouth_pixel(x, made.driving_01, inner_mouth) for x in (made.prediction_01, made.drawn_01)]
+        terms["inner_mouth"] = jnp.broadcast_to(weights.inner_mouth * sum(both), made.driving_01.shape[:1])
     for name, distance in (("landmark", landmark), ("lips", lips)):
         if weight := getattr(weights, name):
             pairs = zip((made.source, made.driving), landmarks, strict=True)

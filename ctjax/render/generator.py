@@ -19,7 +19,7 @@ from ctjax.nn.volume import to_image
 from ctjax.render.appearance import AppearanceEncoder
 from ctjax.render.copying import blended
 from ctjax.render.dense_motion import DenseMotion, DenseMotionConfig, Motion
-from ctjax.render.keypoint_offsets import keypoint_offsets
+from ctjax.render.painter import Painter
 
 THIRD_SLOPE = 0.01  # leaky ReLU of the convolution after the warp (ControlTalk modules/util.py:250)
 SPADE_FIRST_KERNEL = 3  # ControlTalk modules/generator.py:179
@@ -44,8 +44,8 @@ class SpadeDecoderConfig:
 @dataclass(frozen=True)
 class GeneratorConfig:
     """Names as in the reference's yaml. `spade` None is the plain decoder (the reference's gen='original').
-    `copy_source`: the moved source picture is blended in, see `ctjax.render.copying`. `keypoint_offsets`: the decoder
-    is told where the driving keypoints are, see `ctjax.render.keypoint_offsets`."""
+    `copy_source`: the moved source picture is blended in, see `ctjax.render.copying`. `painter`: width of
+    a network that corrects the picture by where the driving keypoints are, see `ctjax.render.painter`; 0: none."""
 
     image_channel: int = 3
     block_expansion: int = 64
@@ -57,7 +57,7 @@ class GeneratorConfig:
     dense_motion: DenseMotionConfig = field(default_factory=DenseMotionConfig)
     spade: SpadeDecoderConfig | None = field(default_factory=SpadeDecoderConfig)
     copy_source: bool = False
-    keypoint_offsets: bool = False
+    painter: int = 0
 
     @property
     def decoded_channels(self) -> int:
@@ -115,8 +115,8 @@ class Generator(AppearanceEncoder):
         width = config.block_expansion * 2**config.num_down_blocks
         self.third = ConvBlock(config.max_features, width, slope=THIRD_SLOPE, rngs=rngs)
         self.fourth = conv(width, width, (1, 1), rngs=rngs)  # bare, like `second`
-        if config.keypoint_offsets:
-            self.offsets = conv(2 * config.dense_motion.num_kp, width, (1, 1), rngs=rngs)
+        if config.painter:
+            self.painter = Painter(config.decoded_channels, config.dense_motion.num_kp, config.painter, rngs=rngs)
 
     def __call__(
         self,
@@ -137,9 +137,10 @@ class Generator(AppearanceEncoder):
         x = self.fourth(self.third(warped))
         if motion.occlusion is not None:
             x = x * motion.occlusion.astype(x.dtype)
-        if self.config.keypoint_offsets:
-            x = x + self.offsets(keypoint_offsets(keypoints_driving, *x.shape[1:3]).astype(x.dtype))
-        return finish(self.decode(x), self.config, source_01, motion)
+        logits = self.decode(x)
+        if self.config.painter:
+            logits = self.painter(logits, keypoints_driving)
+        return finish(logits, self.config, source_01, motion)
 
     def decode(self, x: jax.Array) -> jax.Array:
         """Warped, occluded features "b h/4 w/4 c" -> image before the sigmoid, "b h w 3"; "b h w 4" with

@@ -59,7 +59,7 @@ class RendererTraining:
     things out. start, start_discriminator: bundles to go on from; their architecture replaces `renderer` and
     `discriminator`. start_scale: multiplies the scale_factor of both estimators of `start`; 0.5 where its pictures were
     half as large, so that the estimators go on seeing what they know. freeze: dotted parts of the renderer that stay as
-    they are, for fine-tuning."""
+    they are, for fine-tuning. drawn_by: see `RendererUpdateConfig`."""
 
     records: tuple[str, ...] = ()
     crops: tuple[str, ...] = ()
@@ -78,6 +78,7 @@ class RendererTraining:
     renderer: RendererConfig = field(default_factory=RendererConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     losses: RendererLossConfig = field(default_factory=RendererLossConfig)
+    drawn_by: Literal["estimates", "landmarks"] = "estimates"
     compute: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     split: str = "train"
@@ -93,10 +94,10 @@ class RendererTraining:
             raise ValueError("give either records (folders made by prepare.py) or crops (folders of face crops)")
         if self.crops and self.poses != "none":
             raise ValueError(f"poses is {self.poses!r}, but a folder of crops knows no poses: set hopenet instead")
-        if self.crops and self.losses.weights.needs_landmarks:
+        if self.crops and (self.losses.weights.needs_landmarks or self.drawn_by == "landmarks"):
             raise ValueError(
-                "losses.weights.landmark, lips, mouth_pixel or mouth_drawn has a weight, but a folder of crops knows "
-                "no landmarks: use records"
+                "drawn_by, or a weight of losses.weights.landmark, lips, mouth_pixel, mouth_drawn or inner_mouth, asks "
+                "for landmarks, but a folder of crops knows none: use records"
             )
         if self.start_scale != 1 and not self.start:
             raise ValueError("start_scale changes what the estimators of `start` see, but there is no start")
@@ -151,6 +152,7 @@ class RendererTask:
             vgg19=vgg,
             hopenet=pose,
             freeze=config.freeze,
+            drawn_by=config.drawn_by,
             compute=config.compute,
             remat=config.remat,
         )
@@ -184,7 +186,7 @@ class RendererTask:
         """What every pair of frames is to hold."""
         return {
             "poses": self.config.poses,
-            "landmarks": self.config.losses.weights.needs_landmarks,
+            "landmarks": self.update.config.needs_landmarks,
             "size": self.size,
         }
 

@@ -8,12 +8,13 @@ vectors), opt_state, ema and ema_moments (moving averages of what was learned an
 variances), discriminator {step, params, statistics, opt_state}.
 frozen: renderer (leaves that `freeze` names), vgg19, hopenet; the last two where the losses need them.
 batch: source_u8 and driving_u8 "b h w 3" of one person each; driving_pose_deg "b 3" (yaw, pitch, roll) where known; and
-source_landmarks, driving_landmarks "b 68 2" (-1 to 1 across the picture) where a loss needs them.
+source_landmarks, driving_landmarks "b 68 2" (-1 to 1 across the picture) and driving_inner_mouth "b h w" where a loss
+needs them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +27,7 @@ from ctjax.losses import discriminator, hopenet, vgg19
 from ctjax.losses.discriminator import DiscriminatorConfig
 from ctjax.losses.equivariance import Warp, random_warp, warp_image
 from ctjax.losses.hopenet import HopenetConfig
+from ctjax.losses.landmark import drawn_to
 from ctjax.losses.renderer_total import (
     Posed,
     Reconstruction,
@@ -49,6 +51,7 @@ State = dict[str, Any]
 Batch = Mapping[str, Array]
 POSE_KEY = "driving_pose_deg"
 LANDMARK_KEYS = ("source_landmarks", "driving_landmarks")
+INNER_MOUTH_KEY = "driving_inner_mouth"
 
 
 def default_optimizer() -> OptimizerConfig:
@@ -60,7 +63,9 @@ def default_optimizer() -> OptimizerConfig:
 class RendererUpdateConfig:
     """freeze: dotted parts of the renderer that do not learn ("kp_detector", "generator.first"), nor move their
     statistics. compute: dtype of the generator, the discriminator and VGG-19; keypoints, pose and every loss stay
-    float32. remat: recompute activations in the backward pass to save memory."""
+    float32. drawn_by: what the generator draws from in training, the estimated keypoints, or, in their places, the
+    landmarks that the landmark loss draws them to: small parts of a face are learned only if they lie where the
+    keypoints say, to the pixel. remat: recompute activations in the backward pass to save memory."""
 
     renderer: RendererConfig = field(default_factory=RendererConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -70,8 +75,13 @@ class RendererUpdateConfig:
     vgg19: Vgg19Config = field(default_factory=Vgg19Config)
     hopenet: HopenetConfig = field(default_factory=HopenetConfig)
     freeze: tuple[str, ...] = ()
+    drawn_by: Literal["estimates", "landmarks"] = "estimates"
     compute: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
+
+    @property
+    def needs_landmarks(self) -> bool:
+        return self.losses.weights.needs_landmarks or self.drawn_by == "landmarks"
 
     def __post_init__(self) -> None:
         channels = self.renderer.generator.image_channel * self.losses.clip_length
@@ -183,9 +193,10 @@ class RendererUpdate:
         *,
         train: bool,
         draw: bool = True,
+        landmarks: Sequence[Array] | None = None,
     ) -> Outcome:
         """The driving frame from the source's appearance, and what the equivariance loss compares. draw: False leaves
-        the generator out, where only keypoints and poses are looked at."""
+        the generator out, where only keypoints and poses are looked at. landmarks: of both frames, to draw by."""
 
         def stage(run: Callable[..., Any], params: Params, *inputs: Any) -> tuple[Any, Params]:
             model = self.bind(params, train=train)
@@ -199,7 +210,10 @@ class RendererUpdate:
         if not draw:
             return Outcome(Reconstruction(None, driving_01, pose, source, driving, warp, warped), None, params)
         features, params = run(lambda model, image: model.generator.encode(image), params, source_01)
-        rendering, params = run(_draw, params, features, source, driving, source_01)
+        places = (source, driving)
+        if landmarks is not None:
+            places = tuple(_moved_to(posed, some) for posed, some in zip(places, landmarks, strict=True))
+        rendering, params = run(_draw, params, features, *places, source_01)
         pictures = (rendering.image_01, driving_01)
         made = Reconstruction(*pictures, pose, source, driving, warp, warped, rendering.drawn_01)
         return Outcome(made, rendering, params)
@@ -255,7 +269,9 @@ class RendererUpdate:
         params = partition.merge(learned, others)
         params = self.cast(params, lambda path: path[0] == "generator" and trainable[path])
         draw = self.config.losses.weights.looks_at_pictures
-        outcome = self.reconstruct(params, source_01, driving_01, warp, train=train, draw=draw)
+        landmarks = [batch[key] for key in LANDMARK_KEYS] if self.config.needs_landmarks else None
+        by = landmarks if self.config.drawn_by == "landmarks" else None
+        outcome = self.reconstruct(params, source_01, driving_01, warp, train=train, draw=draw, landmarks=by)
         critic = self.discriminator.bind(self.cast(judge, self.discriminator_learns), train=train)
         terms = generator_terms(
             self._in_compute_dtype(outcome.made),
@@ -263,7 +279,8 @@ class RendererUpdate:
             vgg=self._bind_vgg(frozen),
             discriminator=critic,
             target_deg=self.known_pose(frozen, batch, driving_01) if self.config.losses.weights.head_pose else None,
-            landmarks=[batch[key] for key in LANDMARK_KEYS] if self.config.losses.weights.needs_landmarks else None,
+            landmarks=landmarks,
+            inner_mouth=batch[INNER_MOUTH_KEY] if self.config.losses.weights.inner_mouth else None,
         )
         value, means = total(terms)
         return value, (means, outcome, self.discriminator.unbind(critic))
@@ -361,6 +378,12 @@ def _pose(
     driving, pose = posed(driving_01)
     warped = None if warped_01 is None else posed(warped_01)[0]
     return (source, driving, warped), pose
+
+
+def _moved_to(posed: Posed, landmarks: Array) -> Posed:
+    """Keypoints in the places of their landmarks, as deep as they were."""
+    _, places = drawn_to(posed.keypoints, landmarks)
+    return posed._replace(keypoints=posed.keypoints.at[:, : places.shape[1], :2].set(places))
 
 
 def _draw(model: FaceVid2Vid, features: Array, source: Posed, driving: Posed, source_01: Array) -> Rendering:

@@ -108,7 +108,7 @@ def test_outputs_are_not_overwritten_unasked(tmp_path, capsys):
     "part, change, setting",
     [
         ("generator", {"copy_source": True}, "generator.copy_source"),
-        ("generator", {"keypoint_offsets": True}, "generator.keypoint_offsets"),
+        ("generator", {"painter": 8}, "generator.painter"),
         ("generator", {"dense_motion": {"mask_kernel": 3}}, "dense_motion.mask_kernel"),
         ("he_estimator", {"scale_factor": 0.5}, "he_estimator.scale_factor"),
     ],

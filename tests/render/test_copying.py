@@ -1,4 +1,4 @@
-"""Parts of small renderers that are ours: copying from the source, a decoder that knows the keypoints, a small mask
+"""Parts of small renderers that are ours: copying from the source, a painter that knows the keypoints, a small mask
 kernel, an estimator's own scale."""
 
 import dataclasses
@@ -14,7 +14,7 @@ from ctjax.render.copying import blended, moved
 from ctjax.render.fast.formulation import Formulation
 from ctjax.render.fast.renderer import FastRenderer
 from ctjax.render.generator import SpadeDecoderConfig
-from ctjax.render.keypoint_offsets import REACH, keypoint_offsets
+from ctjax.render.painter import REACHES, keypoint_offsets
 from ctjax.render.renderer import Renderer
 
 SIZE = 32
@@ -45,10 +45,11 @@ def test_the_last_channel_chooses_between_copy_and_drawing():
 def test_offsets_say_where_a_keypoint_is():
     keypoints = np.array([[[0.1, -0.2, 0.7], [-0.95, 0.5, 0.0]]], np.float32)
     offsets = np.asarray(keypoint_offsets(keypoints, 8, 16))
-    assert offsets.shape == (1, 8, 16, 4)
+    assert offsets.shape == (1, 8, 16, 4 * len(REACHES))
     x, y = np.meshgrid(np.linspace(-1, 1, 16), np.linspace(-1, 1, 8))
     expected = [x - 0.1, y + 0.2, x + 0.95, y - 0.5]  # depth says nothing in the picture's plane
-    np.testing.assert_allclose(offsets[0], np.clip(np.stack(expected, -1) / REACH, -1, 1), atol=1e-5)
+    clipped = [np.clip(np.stack(expected, -1) / reach, -1, 1) for reach in REACHES]
+    np.testing.assert_allclose(offsets[0], np.concatenate(clipped, -1), atol=1e-5)
 
 
 @pytest.mark.parametrize("decoder", ["plain", "spade"])
@@ -58,7 +59,7 @@ def test_the_fast_renderer_is_the_plain_one(decoder):
     generator = dataclasses.replace(
         base.generator,
         copy_source=True,
-        keypoint_offsets=True,
+        painter=8,
         spade=spade,
         dense_motion=dataclasses.replace(base.generator.dense_motion, mask_kernel=3),
     )
@@ -66,6 +67,8 @@ def test_the_fast_renderer_is_the_plain_one(decoder):
     config = dataclasses.replace(base, generator=generator, he_estimator=head)
     plain, fast = Renderer(config), FastRenderer(config, Formulation(volumes="depth_taps", mask="depth_taps"))
     params = plain.init(jax.random.key(0))
+    last = params["generator"]["painter"]["last"]  # it begins at zero, where it could not be told from none
+    last["kernel"] = jax.random.normal(jax.random.key(1), last["kernel"].shape)
     assert params["generator"]["dense_motion_network"]["mask"]["kernel"].shape[:3] == (3, 3, 3)
     assert params["he_estimator"]["down"]["kernel"].ndim == 4
     keypoints = np.random.default_rng(1).uniform(-0.5, 0.5, (3, 2, 15, 3)).astype(np.float32)

@@ -28,9 +28,9 @@ from ctjax.render.fast.fold import bare, depth_last, with_norm
 from ctjax.render.fast.formulation import Formulation, default_formulation
 from ctjax.render.fast.keypoints import detect, prepare_keypoints
 from ctjax.render.fast.motion import compressed_features, dense_motion, prepare_motion
+from ctjax.render.fast.painter import paint, prepare_painter
 from ctjax.render.generator import THIRD_SLOPE, Rendering, finish
 from ctjax.render.head_estimator import HeadEstimator
-from ctjax.render.keypoint_offsets import keypoint_offsets
 from ctjax.render.renderer import RendererConfig
 from ctjax.types import Array, HeadPose
 
@@ -81,8 +81,8 @@ class FastRenderer:
             else prepare_spade(generator["decoder"], config.spade, formulation),
             "kp_detector": prepare_keypoints(params["kp_detector"], self.config.kp_detector, formulation),
         }
-        if config.keypoint_offsets:
-            prepared["offsets"] = image_layout(*bare(generator["offsets"]), "direct")
+        if config.painter:
+            prepared["painter"] = prepare_painter(generator["painter"])
         if self._head is not None:
             prepared["he_estimator"] = params["he_estimator"]
         dtype = jnp.dtype(formulation.dtype)
@@ -159,13 +159,12 @@ class FastRenderer:
         x = convolve(prepared["fourth"], jax.nn.leaky_relu(x, THIRD_SLOPE))
         if motion.occlusion is not None:
             x = x * motion.occlusion.astype(x.dtype)
-        if config.keypoint_offsets:
-            offsets = keypoint_offsets(keypoints_driving, *x.shape[1:3])
-            x = x + convolve(prepared["offsets"], offsets.astype(x.dtype))
         if config.spade is None:
             logits = decode_plain(prepared["decoder"], x)
         else:
             logits = decode_spade(prepared["decoder"], x, config.spade)
+        if config.painter:
+            logits = paint(prepared["painter"], logits, keypoints_driving)
         return finish(logits, config, source.image_01, motion)
 
     def _cast(self, image_01: Array) -> jax.Array:
