@@ -82,6 +82,17 @@ def test_colours_change_in_both_frames_alike_and_only_when_asked(tmp_path):
     assert 0.5 <= min(ratios) < 0.7 and 1.3 < max(ratios) <= 1.5
 
 
+def test_the_inner_mouth_is_what_lies_between_the_lips():
+    landmarks = np.zeros((68, 2), np.float32)
+    angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+    landmarks[60:] = np.stack([0.2 + 0.3 * np.cos(angles), 0.5 + 0.1 * np.sin(angles)], axis=1)
+    inside = frame_pairs.inner_mouth(landmarks, 101)
+    rows, columns = np.nonzero(inside)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (70, 80, 45, 75)
+    landmarks[60:, 1] = 0.5
+    assert len(set(np.nonzero(frame_pairs.inner_mouth(landmarks, 101))[0])) == 1
+
+
 def test_a_jitter_keeps_what_its_names_say():
     rng = np.random.default_rng(0)
     grey, colour = np.full(3, 100.0), np.array([200.0, 90.0, 30.0])

@@ -11,7 +11,7 @@ import pytest
 from ctjax.faces.mouth import mouth_boxes
 from ctjax.losses import lip_sync, total
 from ctjax.losses.masked_perceptual import masked_pixels
-from ctjax.losses.mouth import LIPS, crop_boxes, mouth_mask, mouth_pixel
+from ctjax.losses.mouth import LIPS, crop_boxes, inner_mouth_pixel, mouth_mask, mouth_pixel
 from ctjax.losses.renderer_total import LossWeights, Posed, Reconstruction, RendererLossConfig, generator_terms
 from ctjax.losses.sync_expert import info_nce, paired_bce
 from ctjax.losses.total import Audio2ExpWeights
@@ -150,6 +150,16 @@ def test_the_mouth_is_compared_alone():
     assert np.max(mouth_pixel(jnp.asarray(elsewhere), jnp.asarray(target), jnp.asarray(landmarks))) < 0.01
     brighter = mouth_pixel(jnp.asarray(target) + 0.25, jnp.asarray(target), jnp.asarray(landmarks))
     np.testing.assert_allclose(brighter, 0.25, rtol=1e-5)
+
+
+def test_the_inside_of_the_mouth_counts_by_the_pixel():
+    target = jnp.zeros((2, 8, 8, 3))
+    inside = np.zeros((2, 8, 8), bool)
+    inside[0, 2:4, 3:5], inside[1, 5, 5] = True, True  # four pixels in one picture, one in the other
+    wrong = np.full((2, 8, 8, 3), 9.0)
+    wrong[0, 2:4, 3:5], wrong[1, 5, 5] = 0.5, 1.0
+    np.testing.assert_allclose(inner_mouth_pixel(jnp.asarray(wrong), target, jnp.asarray(inside)), (4 * 0.5 + 1.0) / 5)
+    assert inner_mouth_pixel(jnp.asarray(wrong), target, jnp.zeros((2, 8, 8), bool)) == 0
 
 
 def test_what_was_drawn_is_judged_where_copying_hides_it():

@@ -49,7 +49,15 @@ def stages(world):
         "phonemes": train(world, "phonemes.py", "phonemes", 250, sentences=200, held_out_sentences=32),
         "estimators": train(world, "renderer.py:estimators", "estimators", 600),
         "lips": train(world, "renderer.py:lips", "lips", 300),
-        "generator": train(world, "renderer.py:generator64", "renderer", 200),
+        "generator": train(world, "renderer.py:generator64", "renderer64", 200),
+        "painter": train(
+            world,
+            "renderer.py:painter",
+            "renderer",
+            200,
+            start="runs/demo/renderer64/export/renderer",
+            size=SIZE,
+        ),
     }
     bundles = ("--hubert=runs/demo/phonemes/export/hubert", "--renderer=runs/demo/renderer/export/renderer")
     run(world, "prepare.py", "--records=runs/demo/records128", "--output=runs/demo/records", *bundles)

@@ -13,11 +13,12 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from ctjax import weights
-from ctjax.losses.renderer_total import LossWeights, RendererLossConfig
+from ctjax.losses.landmark import LANDMARKS
+from ctjax.losses.renderer_total import LossWeights, Posed, RendererLossConfig
 from ctjax.render.renderer import Renderer
 from ctjax.train import loop, metrics, partition
 from ctjax.train.renderer_step import RendererTask, RendererTraining
-from ctjax.train.renderer_update import RendererUpdate
+from ctjax.train.renderer_update import RendererUpdate, _moved_to
 from ctjax.types import UserError
 
 HERE = pathlib.Path(__file__).parent
@@ -151,6 +152,15 @@ def test_saving_memory_or_time_gives_the_same_losses(start, change, tolerance):
     found, expected = losses(RendererUpdate(tiny.update_config(**change))), losses(plain)
     for name, value in found.items():
         np.testing.assert_allclose(value, expected[name], rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def test_landmarks_take_the_places_of_the_keypoints_drawn_to_them():
+    keypoints = jnp.arange(2 * 16 * 3.0).reshape(2, 16, 3)
+    landmarks = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 68, 2)))
+    moved = _moved_to(Posed(keypoints), landmarks).keypoints
+    np.testing.assert_array_equal(moved[:, :15, :2], landmarks[:, jnp.array(LANDMARKS)])
+    np.testing.assert_array_equal(moved[..., 2], keypoints[..., 2])
+    np.testing.assert_array_equal(moved[:, 15], keypoints[:, 15])
 
 
 # --- fine-tuning ---
