@@ -45,20 +45,22 @@ def by_alpha(mouth):
     return [mouth[f"aperture_alpha_{alpha:g}"] for alpha in demo_figures.ALPHAS]
 
 
-def test_the_mouth_does_not_follow_another_s_sound(mouth):
+def test_the_mouth_follows_its_own_sound_and_alpha(mouth):
+    assert mouth["correlation"] > 0.8
     assert mouth["correlation_control"] < 0.3
+    assert np.all(np.diff(by_alpha(mouth)) > 0), by_alpha(mouth)
 
 
 @pytest.mark.xfail(
     raises=AssertionError,
     strict=True,
-    reason="the demo's generator stretches the lips instead of opening them: benchmarks/learning.md",
+    reason="keypoints close in silence, but the moved source still shows its teeth: benchmarks/learning.md",
 )
-def test_the_mouth_follows_the_sound_and_alpha_and_silence_closes_it(mouth):
-    assert mouth["correlation"] > 0.8
-    assert np.all(np.diff(by_alpha(mouth)) > 0), by_alpha(mouth)
-    assert by_alpha(mouth)[0] < 0.1 * mouth["aperture_truth"]
-    assert mouth["aperture_silenced"] < 0.1 * mouth["aperture_before_silence"]
+@pytest.mark.parametrize(
+    "left, of", [("aperture_alpha_0", "aperture_truth"), ("aperture_silenced", "aperture_before_silence")]
+)
+def test_silence_closes_the_mouth(mouth, left, of):
+    assert mouth[left] < 0.1 * mouth[of]
 
 
 def test_frames_come_back_and_a_driving_clip_sets_the_pose(head, clips):
