@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from ctjax.data import untrained
+from ctjax.nn.module import Network
 from ctjax.nn.sampling import corner_grid
 from ctjax.render.copying import blended, moved
 from ctjax.render.fast.formulation import Formulation
 from ctjax.render.fast.renderer import FastRenderer
 from ctjax.render.generator import SpadeDecoderConfig
-from ctjax.render.painter import REACHES, keypoint_offsets
+from ctjax.render.painter import REACHES, Painter, keypoint_offsets
 from ctjax.render.renderer import Renderer
 
 SIZE = 32
@@ -50,6 +51,13 @@ def test_offsets_say_where_a_keypoint_is():
     expected = [x - 0.1, y + 0.2, x + 0.95, y - 0.5]  # depth says nothing in the picture's plane
     clipped = [np.clip(np.stack(expected, -1) / reach, -1, 1) for reach in REACHES]
     np.testing.assert_allclose(offsets[0], np.concatenate(clipped, -1), atol=1e-5)
+
+
+def test_a_painter_begins_by_changing_nothing():
+    painter = Network(lambda rngs: Painter(4, 15, 8, rngs=rngs))
+    logits = np.random.default_rng(2).normal(size=(2, 8, 8, 4)).astype(np.float32)
+    keypoints = np.zeros((2, 15, 3), np.float32)
+    np.testing.assert_array_equal(painter.bind(painter.init(jax.random.key(0)))(logits, keypoints), logits)
 
 
 @pytest.mark.parametrize("decoder", ["plain", "spade"])
