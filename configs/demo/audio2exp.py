@@ -56,6 +56,7 @@ def get_config(stage: str = "sync") -> ConfigDict:
             "weights": chosen["weights"],
             "alpha": chosen["alpha"],
             "expression_keypoints": (0, 1, 2, 3, 4, 5),  # lips and chin, see ctjax/losses/landmark.py
+            "expression_pairs": ((0, 1), (2, 3), (0, 4)),
             "silent_share": 0.5,
             "silent_alpha": "one",
             "evaluation_batches": 4,

@@ -44,15 +44,18 @@ def known_expression(
     known: Float[Array, " b"],
     source: Float[Array, "b t k 3"],
     moving: Sequence[int] = (),
+    pairs: Sequence[tuple[int, int]] = (),
 ) -> Float[Array, " b"]:
     """Mean distance of the edited expression from the one that was filmed, 0 for examples of which none is `known`.
 
     moving: the keypoints that speech moves; none: all. With some, these are compared relative to the rest of the face,
     and the rest is to stay as in `source`: between two frames an expression also changes with the head's pose, all of
-    the face alike, and that is none of the sound's doing.
+    the face alike, and that is none of the sound's doing. pairs: of keypoints, between which the difference counts once
+    more: how far the lips are apart is a small part of where they are.
     """
+    apart = _apart(edited, target, pairs) if pairs else 0.0
     if not moving:
-        return known * jnp.mean(jnp.abs(edited - target), axis=(1, 2, 3))
+        return known * (jnp.mean(jnp.abs(edited - target), axis=(1, 2, 3)) + apart)
     resting = [k for k in range(edited.shape[2]) if k not in moving]
 
     def relative(expression: Array) -> Array:
@@ -61,7 +64,16 @@ def known_expression(
 
     spoken = jnp.mean(jnp.abs(relative(edited) - relative(target)), axis=(1, 2, 3))
     stayed = jnp.mean(jnp.abs(edited - source)[:, :, jnp.array(resting)], axis=(1, 2, 3))
-    return known * (spoken + stayed)
+    return known * (spoken + stayed + apart)
+
+
+def _apart(
+    edited: Float[Array, "b t k 3"], target: Float[Array, "b t k 3"], pairs: Sequence[tuple[int, int]]
+) -> Float[Array, " b"]:
+    """Mean distance of the differences between the keypoints of each pair."""
+    first, second = (jnp.array(side) for side in zip(*pairs, strict=True))
+    difference = edited - target
+    return jnp.mean(jnp.abs(difference[:, :, second] - difference[:, :, first]), axis=(1, 2, 3))
 
 
 def weighted(terms: Mapping[str, Float[Array, " b"]], weights: Audio2ExpWeights) -> Float[Array, " b"]:

@@ -63,8 +63,8 @@ class Audio2ExpTraining:
     trained, where the expert hears mel and there is no bundle. vgg19: a bundle; without it differences
     of pixels stand in for features. hubert: a bundle to put beside the export, so that infer.py takes it as it is.
     silent_share: how often the mouth is closed by silence first; silent_alpha: with which strength, "same" as the
-    speech's (ControlTalk model.py:111-115) or 1 as at inference. expression_keypoints: see
-    `ctjax.losses.total.known_expression`. remat: what is computed again in the backward pass
+    speech's (ControlTalk model.py:111-115) or 1 as at inference. expression_keypoints, expression_pairs: `moving` and
+    `pairs` of `ctjax.losses.total.known_expression`. remat: what is computed again in the backward pass
     instead of kept."""
 
     records: tuple[str, ...]
@@ -80,6 +80,7 @@ class Audio2ExpTraining:
     weights: Audio2ExpWeights = field(default_factory=Audio2ExpWeights)
     alpha: Ramp = field(default_factory=Ramp)
     expression_keypoints: tuple[int, ...] = ()
+    expression_pairs: tuple[tuple[int, int], ...] = ()
     silent_share: float = 0.5
     silent_alpha: Literal["same", "one"] = "same"
     train_audio_encoder: bool = False
@@ -220,7 +221,11 @@ class Audio2ExpTask:
         spoken = audio2exp.expression(params, flat["hubert"].astype(self.config.compute), closed, 1.0)
         closed, spoken = (x.reshape(b, t, *x.shape[1:]) for x in (closed, spoken))
         silence = jnp.broadcast_to(batch["silent_expression"][:, None], closed.shape)
-        how = {"source": batch["expression"], "moving": self.config.expression_keypoints}
+        how = {
+            "source": batch["expression"],
+            "moving": self.config.expression_keypoints,
+            "pairs": self.config.expression_pairs,
+        }
         return total.known_expression(closed, silence, batch["silent_known"], **how) + total.known_expression(
             spoken, batch["spoken_expression"], batch["spoken_known"], **how
         )

@@ -200,5 +200,20 @@ def test_a_filmed_expression_may_hold_for_the_mouth_alone():
     edited = source.copy()
     edited[:, :, moving] = mouth + source[:, :, resting].mean(2, keepdims=True)
     np.testing.assert_allclose(distance(edited, target + 0.7, moving), 0, atol=1e-6)  # all of the face alike
+    pairs = ((1, 4),)
+    both = [
+        np.asarray(
+            total.known_expression(*map(jnp.asarray, (edited, target + 0.7, known, source)), moving, pairs=given)
+        )
+        for given in ((), pairs)
+    ]
+    np.testing.assert_allclose(both[1], both[0], atol=1e-6)  # as far apart as they should be
+    wide = edited.copy()
+    wide[:, :, 4, 1] += 0.3
+    more, less = (
+        np.asarray(total.known_expression(*map(jnp.asarray, (wide, target + 0.7, known, source)), moving, pairs=given))
+        for given in (pairs, ())
+    )
+    np.testing.assert_allclose(more - less, known * 0.3 / 3, atol=1e-6)  # one axis of three
     edited[:, :, 0] += 0.4  # what does not speak is to stay
     np.testing.assert_allclose(distance(edited, target, moving) > 0.01, known == 1)
