@@ -160,8 +160,8 @@ class RendererUpdate:
     def renderer_params(self, state: State, frozen: Mapping[str, Any], *, averaged: bool = True) -> Params:
         """The renderer as it stands: with the moving average of what it learned, unless told otherwise.
 
-        That includes its batch norms' moments. A norm itself remembers some ten batches, which is too few where they
-        are small and a channel seldom fires: its variance is then taken for nothing, and what fires next explodes.
+        That includes its batch norms' moments: a norm by itself remembers some ten batches, few where they are small,
+        and the parameters of the last step rather than the averaged ones.
         """
         if not averaged or "ema" not in state:
             return partition.merge(state["params"], state["statistics"], frozen.get("renderer", {}))
