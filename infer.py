@@ -19,7 +19,11 @@ _AUDIO = flags.DEFINE_string(
 )
 _OUTPUT = flags.DEFINE_string("output", "out/demo.mp4", "The mp4 to write; its folder is made if need be.")
 _DRIVING = flags.DEFINE_string("driving", None, "Video whose head pose and expression move a source picture.")
-_ALPHA = flags.DEFINE_float("alpha", 0.7, "Mouth opening: 0 closed, about 0.5 natural, above 1 exaggerated.")
+_ALPHA = flags.DEFINE_float(
+    "alpha",
+    None,
+    "Mouth opening: 0 closed, about 0.5 natural, above 1 exaggerated; 0.7 if not given, 1 for the demo's head.",
+)
 _ALPHA_CURVE = flags.DEFINE_string(
     "alpha_curve", None, "CSV of seconds,alpha: mouth opening over time, instead of --alpha."
 )
@@ -58,9 +62,11 @@ def main() -> None:
     if _BUNDLE.value is not None and (_SOURCE.value is None or _AUDIO.value is None):
         raise UserError("--bundle needs --source and --audio: a face and what it is to say")
     source, audio = (given or own for given, own in zip((_SOURCE.value, _AUDIO.value), demo.example(), strict=True))
+    usual = AnimateOptions.alpha if _BUNDLE.value else demo.ALPHA
+    alpha = usual if _ALPHA.value is None else _ALPHA.value
     options = AnimateOptions(
         fps=_FPS.value,
-        alpha=curve_or_number("alpha_curve", _ALPHA_CURVE.value) if _ALPHA_CURVE.value else _ALPHA.value,
+        alpha=curve_or_number("alpha_curve", _ALPHA_CURVE.value) if _ALPHA_CURVE.value else alpha,
         yaw=curve_or_number("yaw", _YAW.value),
         pitch=curve_or_number("pitch", _PITCH.value),
         roll=curve_or_number("roll", _ROLL.value),

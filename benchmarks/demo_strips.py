@@ -27,7 +27,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     head = TalkingHead.from_bundle(demo.bundle())
     portrait, speech = demo.example()
-    clip = list(head.animate(source=portrait, audio=speech))
+    clip = list(head.animate(source=portrait, audio=speech, alpha=demo.ALPHA))
     spread = np.linspace(0, len(clip) - 1, SPEECH_FRAMES + 2).astype(int)[1:-1]
     write_image(folder / "speaking.png", np.concatenate([clip[i] for i in spread], axis=1))
     by_alpha = np.stack([list(head.animate(source=portrait, audio=speech, alpha=alpha)) for alpha in ALPHAS])
