@@ -45,7 +45,7 @@ from ctjax.render.renderer import Renderer, RendererConfig
 
 FLAGS = flags.FLAGS
 
-WORLD = 20  # seed of the clips; the demo is trained on world 0
+WORLD = 20  # seed of the clips; the demo is trained on the worlds 0 and 1
 FPS = 25
 MESH_SIDE = 256  # the face mesh was made for faces of about 200 pixels
 ALPHAS = (0.0, 0.25, 0.5, 1.0, 1.5)
