@@ -54,18 +54,45 @@ def expert_embeddings(
     return jnp.stack([lips, expert.embed_sound(params, sound)], axis=1)
 
 
-def expert_offset_distances(lips: np.ndarray, sound: np.ndarray) -> np.ndarray | None:
-    """Mean of 1 - cosine of unit embeddings "n e" by offset, "31" from -15 to 15 frames.
+class OffsetDistances:
+    """Mean distance (1 - cosine) of unit embeddings of mouths and sound, in step and by offset, added up as they come.
 
-    An offset is negative where the sound is taken to come late, as in `lse`. Only frames that have a partner at every
-    offset count; None for fewer than 15 of them.
+    An offset is negative where the sound is taken to come late, as in `lse`. Only mouths that have a partner at every
+    offset count by offset, so no more than 30 embeddings are ever held.
     """
-    reach = MAX_SHIFT_FRAMES
-    inner = np.arange(reach, len(lips) - reach)
-    if len(inner) < reach:
-        return None
-    offsets = range(-reach, reach + 1)
-    return np.array([1.0 - np.mean(np.sum(lips[inner] * sound[inner - offset], -1)) for offset in offsets], np.float32)
+
+    def __init__(self):
+        self._lips = self._sound = np.zeros((0, 0), np.float32)
+        self._in_step, self._by_offset = 0.0, np.zeros(2 * MAX_SHIFT_FRAMES + 1)
+        self._count = self._inner_count = 0
+
+    def add(self, lips: np.ndarray, sound: np.ndarray) -> None:
+        """The next frames' embeddings, "n e" each, n > 0."""
+        self._in_step += float(np.sum(1.0 - np.sum(lips * sound, -1)))
+        self._lips, self._sound = (
+            np.concatenate([held.reshape(-1, new.shape[1]), new])
+            for held, new in ((self._lips, lips), (self._sound, sound))
+        )
+        self._count += len(lips)
+        reach = MAX_SHIFT_FRAMES
+        inner = np.arange(reach, len(self._lips) - reach)
+        self._inner_count += len(inner)
+        for place, offset in enumerate(range(-reach, reach + 1)):
+            cosines = np.sum(self._lips[inner] * self._sound[inner - offset], -1)
+            self._by_offset[place] += np.sum(1.0 - cosines)
+        self._lips, self._sound = self._lips[-2 * reach :], self._sound[-2 * reach :]
+
+    @property
+    def in_step(self) -> float:
+        """The mean over all frames at no offset; NaN for none."""
+        return self._in_step / self._count if self._count else math.nan
+
+    @property
+    def by_offset(self) -> np.ndarray | None:
+        """The means "31" from -15 to 15 frames; None for fewer than 15 frames with every partner."""
+        if self._inner_count < MAX_SHIFT_FRAMES:
+            return None
+        return (self._by_offset / self._inner_count).astype(np.float32)
 
 
 class Wav2LipProbe:
@@ -158,7 +185,7 @@ class ExpertProbe:
         flat = without_gaps(faces.landmarks[self._start : stop].reshape(stop - self._start, -1).astype(np.float64))
         self._boxes = mouth_boxes(self._crop.place(flat.reshape(-1, 68, 2)))
         self._sound = hear(pcm16, self._start, stop)
-        self._found: list[np.ndarray] = []
+        self._distances = OffsetDistances()
         self._frames = frames
         self._batcher = Batcher(self._score, batch, overlap=frames - 1)
 
@@ -168,15 +195,15 @@ class ExpertProbe:
 
     def _score(self, stacks: tuple[np.ndarray, ...], count: int) -> None:
         faces, boxes = (windows(stack, self._frames) for stack in stacks[:2])
-        self._found.append(self._run(faces, boxes, stacks[2][: len(faces)])[:count])
+        embeddings = np.asarray(self._run(faces, boxes, stacks[2][: len(faces)]))[:count]
+        self._distances.add(embeddings[:, 0], embeddings[:, 1])
 
     def finish(self) -> Scores:
         self._batcher.finish()
-        if not self._found:
-            return Scores({"expert_distance": math.nan, "expert_offset": math.nan}, {})
-        lips, sound = joined(self._found).swapaxes(0, 1)
-        values = {"expert_distance": float(np.mean(1.0 - np.sum(lips * sound, -1))), "expert_offset": math.nan}
-        by_offset = expert_offset_distances(lips, sound)
+        values = {"expert_distance": self._distances.in_step, "expert_offset": math.nan}
+        by_offset = self._distances.by_offset
+        if math.isnan(values["expert_distance"]):
+            return Scores(values, {})
         if by_offset is None:
             note = "AV offset, own expert: not computed, the face is seen for less than two seconds"
             return Scores(values, {}, (note,))

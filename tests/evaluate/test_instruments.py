@@ -174,12 +174,27 @@ def test_an_expert_may_hear_mel(bundles, tmp_path):
 
 
 @pytest.mark.parametrize("late", [-7, 0, 4])
-def test_the_expert_s_offset_is_found(late):
+@pytest.mark.parametrize("block", [1, 7, 60])
+def test_the_expert_s_offset_is_found(late, block):
     lips = np.random.default_rng(0).normal(size=(60, 8))
     lips /= np.linalg.norm(lips, axis=1, keepdims=True)
-    by_offset = experts.expert_offset_distances(lips, np.roll(lips, late, axis=0))
-    assert np.argmin(by_offset) - 15 == -late and by_offset.min() == pytest.approx(0, abs=1e-6)
-    assert experts.expert_offset_distances(lips[:44], lips[:44]) is None
+    sound = np.roll(lips, late, axis=0)
+    distances = experts.OffsetDistances()
+    for begin in range(0, 60, block):
+        distances.add(lips[begin : begin + block], sound[begin : begin + block])
+    assert np.argmin(distances.by_offset) - 15 == -late and distances.by_offset.min() == pytest.approx(0, abs=1e-6)
+    assert distances.in_step == pytest.approx(np.mean(1 - np.sum(lips * sound, -1)))
+    expected = [1 - np.mean(np.sum(lips[15:45] * sound[15 - k : 45 - k], -1)) for k in range(-15, 16)]
+    np.testing.assert_allclose(distances.by_offset, expected, atol=1e-6)
+
+
+def test_the_expert_s_offset_needs_frames_with_every_partner():
+    distances = experts.OffsetDistances()
+    assert np.isnan(distances.in_step)
+    distances.add(np.ones((44, 1)), np.ones((44, 1)))
+    assert distances.by_offset is None
+    distances.add(np.ones((1, 1)), np.ones((1, 1)))
+    np.testing.assert_allclose(distances.by_offset, np.zeros(31))
 
 
 def test_the_sync_chain_s_networks_equal_the_record(tmp_path):
