@@ -1,7 +1,9 @@
 """Times the renderer against its PyTorch twin in one run, interleaved: `python benchmarks/renderer.py`.
 
-Prints a Markdown table of medians (wall and processor seconds per frame) and of the ratios to PyTorch, pair by pair.
-Weights are drawn by rule; speed does not depend on them.
+Prints a Markdown table of medians (wall and processor milliseconds per frame) and of the ratios to PyTorch, pair by
+pair; several `--batch` are compiled side by side and timed one after the other. Weights are drawn by rule; speed does
+not depend on them. On a GPU PyTorch picks its convolutions by trial; for `--dtype bfloat16` it runs in float16 autocast
+with channels last; in float32 the convolutions of both sides are TF32, their default.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -42,7 +45,7 @@ Run = Callable[[], object]
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--formulation", choices=sorted(FORMULATIONS), default="default")
     parser.add_argument("--plain", action="store_true", help="time the plain (trainable) renderer too")
@@ -51,14 +54,19 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def jax_runs(config, params, image: np.ndarray, keypoints: np.ndarray, chosen) -> dict[str, Run]:
-    """Compiled functions by name; compile times are printed."""
-    contestants = {"ctjax": FastRenderer(config, FORMULATIONS[chosen.formulation](dtype=chosen.dtype))}
+def jax_sides(config, params, chosen) -> dict[str, tuple[FastRenderer | Renderer, object]]:
+    """Renderers and their parameters on the device, by name."""
+    fast = FastRenderer(config, FORMULATIONS[chosen.formulation](dtype=chosen.dtype))
+    sides = {"ctjax": (fast, jax.device_put(fast.prepare(params)))}
     if chosen.plain:
-        contestants["ctjax, plain"] = Renderer(config)
+        sides["ctjax, plain"] = (Renderer(config), jax.device_put(params))
+    return sides
+
+
+def jax_runs(sides, image: np.ndarray, keypoints: np.ndarray) -> dict[str, Run]:
+    """Compiled functions by name; compile times are printed."""
     runs: dict[str, Run] = {}
-    for name, renderer in contestants.items():
-        tree = jax.device_put(renderer.prepare(params) if isinstance(renderer, FastRenderer) else params)
+    for name, (renderer, tree) in sides.items():
         source, driving = jax.device_put((keypoints[0], keypoints[1]))
         picture = jax.device_put(image)
 
@@ -68,21 +76,33 @@ def jax_runs(config, params, image: np.ndarray, keypoints: np.ndarray, chosen) -
         still = jax.jit(renderer.encode_source)(tree, picture[:1], source[:1])
         begin = time.perf_counter()
         whole = jax.jit(video).lower(tree, picture, source, driving).compile()
-        print(f"{name}: compiled in {time.perf_counter() - begin:.0f} s", flush=True)
+        print(f"{name}, batch {len(image)}: compiled in {time.perf_counter() - begin:.0f} s", flush=True)
         drive = jax.jit(renderer.drive).lower(tree, still, driving).compile()
         runs[f"{name}, video source"] = lambda f=whole, a=(tree, picture, source, driving): jax.block_until_ready(f(*a))
         runs[f"{name}, picture source"] = lambda f=drive, a=(tree, still, driving): jax.block_until_ready(f(*a))
     return runs
 
 
-def torch_runs(config, state, image: np.ndarray, keypoints: np.ndarray, chosen) -> dict[str, Run]:
+def torch_model(config, state, chosen) -> torch.nn.Module:
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.benchmark = True
     model = TorchGenerator(config.generator).eval()
     model.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in state.items()})
-    model = model.to(device)
+    if device == "cuda" and chosen.dtype == "bfloat16":
+        for layer in model.modules():
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.Conv3d):
+                flat = isinstance(layer, torch.nn.Conv2d)
+                layer.to(memory_format=torch.channels_last if flat else torch.channels_last_3d)
+    return model.to(device)
+
+
+def torch_runs(model: torch.nn.Module, image: np.ndarray, keypoints: np.ndarray, chosen) -> dict[str, Run]:
+    device = next(model.parameters()).device.type
     tensors = [torch.from_numpy(np.moveaxis(image, -1, 1).copy()), *(torch.from_numpy(k.copy()) for k in keypoints)]
     tensors = [t.to(device) for t in tensors]
     half = device == "cuda" and chosen.dtype == "bfloat16"
+    if half:
+        tensors[0] = tensors[0].contiguous(memory_format=torch.channels_last)
 
     def call(function):
         with torch.inference_mode(), torch.autocast(device, torch.float16, enabled=half):
@@ -111,6 +131,17 @@ def measure(runs: dict[str, Run], rounds: int) -> dict[str, list[tuple[float, fl
     return seconds
 
 
+def table(seconds: dict[str, list[tuple[float, float]]], batch: int) -> None:
+    print("| | wall ms/frame | processor ms/frame | faster than PyTorch, wall | processor |\n|---|---|---|---|---|")
+    for name, rounds in seconds.items():
+        wall, processor = (1e3 * statistics.median(column) / batch for column in zip(*rounds, strict=True))
+        ratios = [
+            statistics.median(base[i] / max(own[i], 1e-9) for base, own in zip(seconds["PyTorch"], rounds, strict=True))
+            for i in range(2)
+        ]
+        print(f"| {name} | {wall:.2f} | {processor:.2f} | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True)
+
+
 def main() -> None:
     chosen = options()
     case = record("facevid2vid_256")
@@ -121,26 +152,28 @@ def main() -> None:
         for part, table in facevid2vid.TABLES.items()
     }
     rng = np.random.default_rng(0)
-    image = rng.uniform(0, 1, (chosen.batch, chosen.size, chosen.size, 3)).astype(np.float32)
-    keypoints = rng.uniform(-0.6, 0.6, (2, chosen.batch, 15, 3)).astype(np.float32)
-    torch_side = torch_runs(config, case.weights["generator"], image, keypoints, chosen)
-    runs = torch_side | jax_runs(config, params, image, keypoints, chosen)
-    worst = np.abs(
-        np.moveaxis(np.asarray(runs["ctjax, video source"]()), -1, 1) - runs["PyTorch"]().cpu().numpy()
-    ).max()
-    print(f"largest difference of the images: {worst:.2g}", flush=True)
-    seconds = measure(runs, chosen.rounds)
-    device = f"{os.cpu_count()} x {platform.machine()} {jax.devices()[0].device_kind}"
-    print(f"\n{device}; jax {jax.__version__}, torch {torch.__version__};")
-    print(f"{chosen.size} px, batch {chosen.batch}, {chosen.dtype}, {chosen.formulation}, {chosen.rounds} rounds\n")
-    print("| | wall s/frame | processor s/frame | faster than PyTorch, wall | processor |\n|---|---|---|---|---|")
-    for name, rounds in seconds.items():
-        wall, processor = (statistics.median(column) / chosen.batch for column in zip(*rounds, strict=True))
-        ratios = [
-            statistics.median(base[i] / max(own[i], 1e-9) for base, own in zip(seconds["PyTorch"], rounds, strict=True))
-            for i in range(2)
-        ]
-        print(f"| {name} | {wall:.3f} | {processor:.3f} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
+    images = rng.uniform(0, 1, (max(chosen.batch), chosen.size, chosen.size, 3)).astype(np.float32)
+    keypoints = rng.uniform(-0.6, 0.6, (2, max(chosen.batch), 15, 3)).astype(np.float32)
+    model = torch_model(config, case.weights["generator"], chosen)
+    sides = jax_sides(config, params, chosen)
+    with ThreadPoolExecutor() as pool:
+        compiled = {b: pool.submit(jax_runs, sides, images[:b], keypoints[:, :b]) for b in chosen.batch}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    print(f"\n{os.cpu_count()} cores, {device}; jax {jax.__version__}, torch {torch.__version__};")
+    print(f"{chosen.size} px, {chosen.dtype}, {chosen.formulation}, {chosen.rounds} rounds")
+    for batch, future in compiled.items():
+        try:
+            time_batch(batch, model, images[:batch], keypoints[:, :batch], future.result(), chosen)
+        except (jax.errors.JaxRuntimeError, torch.cuda.OutOfMemoryError) as error:
+            print(f"\nbatch {batch}: {str(error).splitlines()[0]}", flush=True)
+
+
+def time_batch(batch: int, model, image: np.ndarray, keypoints: np.ndarray, own: dict[str, Run], chosen) -> None:
+    runs = torch_runs(model, image, keypoints, chosen) | own
+    picture = np.moveaxis(np.asarray(runs["ctjax, video source"]()), -1, 1)
+    worst = np.abs(picture - runs["PyTorch"]().float().cpu().numpy()).max()
+    print(f"\nbatch {batch}; largest difference of the images: {worst:.2g}\n", flush=True)
+    table(measure(runs, chosen.rounds), batch)
 
 
 if __name__ == "__main__":

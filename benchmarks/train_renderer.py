@@ -98,12 +98,7 @@ def measure() -> dict[str, object]:
     compiled = step.lower(state, frozen, batch).compile()
     compile_s = time.perf_counter() - begin
     memory = compiled.memory_analysis()
-    losses, times = [], []
-    for _ in range(FLAGS.steps + 2):
-        begin = time.perf_counter()
-        state, metrics = compiled(state, frozen, batch)
-        losses.append(float(metrics["loss"]))
-        times.append(time.perf_counter() - begin)
+    losses, times = run_steps(compiled, state, frozen, batch)
     device = jax.devices()[0]
     stats = device.memory_stats() or {}
     median = sorted(times[2:])[len(times[2:]) // 2]
@@ -122,6 +117,17 @@ def measure() -> dict[str, object]:
         "compile_s": round(compile_s, 1),
         "first_losses": [round(loss, 4) for loss in losses[:2]],
     }
+
+
+def run_steps(compiled, state, frozen, batch) -> tuple[list[float], list[float]]:
+    """Losses and seconds of `--steps` steps and the two before them."""
+    losses, times = [], []
+    for _ in range(FLAGS.steps + 2):
+        begin = time.perf_counter()
+        state, metrics = compiled(state, frozen, batch)
+        losses.append(float(metrics["loss"]))
+        times.append(time.perf_counter() - begin)
+    return losses, times
 
 
 def main(argv: list[str]) -> None:
