@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 # Of the 68: cheeks, chin, brows' inner ends, nose, eyes' corners, mouth's corners, both lips, inner and outer.
 LANDMARKS = (62, 66, 48, 54, 57, 8, 30, 36, 45, 39, 42, 21, 22, 3, 13)
 
+JAW = (1, 4, 5)  # places in LANDMARKS of those that the jaw moves: inner and outer lower lip, chin
+JAW_SHARE = 0.25
 LIP_PAIRS = ((0, 1), (2, 3), (0, 4))  # inner lips, corners, inner upper lip and outer lower lip; places in LANDMARKS
 
 
@@ -28,6 +30,18 @@ def lips(keypoints: Float[Array, "b k 3"], landmarks: Float[Array, "b 68 2"]) ->
     first, second = (jnp.array(side) for side in zip(*LIP_PAIRS, strict=True))
     spans = (points[:, second] - points[:, first] for points in (placed, targets))
     return jnp.abs(jnp.subtract(*spans)).sum(-1).mean(-1)
+
+
+def turned(keypoints: Float[Array, "b k 3"], landmarks: Float[Array, "b 68 2"]) -> Float[Array, " b"]:
+    """As `landmark`, of the source's keypoints in the driving frame's pose and the driving frame's landmarks.
+
+    The landmarks of each frame by itself can be met by any canonical keypoints, since the expression can make up for
+    them; then a head that is turned by hand falls apart. Turned keypoints meet them only if canonical keypoints have
+    their depth and the expression is free of the pose. The jaw, which speech has moved in between, counts a quarter.
+    """
+    placed, targets = drawn_to(keypoints, landmarks)
+    share = jnp.ones(placed.shape[1]).at[jnp.array(JAW)].set(JAW_SHARE, mode="drop")
+    return jnp.sum(share * jnp.abs(placed - targets).sum(-1), -1) / jnp.sum(share)
 
 
 def drawn_to(

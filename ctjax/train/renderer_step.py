@@ -213,7 +213,8 @@ class RendererTask:
         pose_error_deg, mean over the angles, between our estimates on the two; and where a target pose is known,
         target_pose_error_deg, of our estimate on the driving frame; and where landmarks are known,
         landmark_distance_px, how far from them the driving frame's keypoints are that the landmark loss draws there,
-        and aperture_error_px, how far from the truth they see the inner lips apart."""
+        turned_distance_px, how far those of the source are, turned to the driving frame's pose, and aperture_error_px,
+        how far from the truth the driving frame's see the inner lips apart."""
 
         def compare(params: Any, frozen: Any, batch: Batch) -> dict[str, jax.Array]:
             source, driving = images_01(batch)
@@ -238,6 +239,8 @@ class RendererTask:
             if "driving_landmarks" in batch:
                 placed, targets = drawn_to(of_driving, batch["driving_landmarks"])
                 figures["landmark_distance_px"] = _distance_px(placed, targets, source.shape[1])
+                turned, _ = drawn_to(outcome.made.turned, batch["driving_landmarks"])
+                figures["turned_distance_px"] = _distance_px(turned, targets, source.shape[1])
                 upper, lower = LIP_PAIRS[0]
                 spans = (points[:, [lower]] - points[:, [upper]] for points in (placed, targets))
                 figures["aperture_error_px"] = _distance_px(*spans, source.shape[1])

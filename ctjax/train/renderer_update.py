@@ -205,18 +205,17 @@ class RendererUpdate:
 
         run = jax.checkpoint(stage, static_argnums=0) if self.config.remat else stage
         warped_01 = None if warp is None else warp_image(warp, driving_01)
-        (posed, pose), params = run(_pose, params, source_01, driving_01, warped_01)
+        (posed, pose, turned), params = run(_pose, params, source_01, driving_01, warped_01)
         source, driving, warped = posed
+        made = Reconstruction(None, driving_01, pose, source, driving, warp, warped, turned=turned)
         if not draw:
-            return Outcome(Reconstruction(None, driving_01, pose, source, driving, warp, warped), None, params)
+            return Outcome(made, None, params)
         features, params = run(lambda model, image: model.generator.encode(image), params, source_01)
         places = (source, driving)
         if landmarks is not None:
             places = tuple(_moved_to(posed, some) for posed, some in zip(places, landmarks, strict=True))
         rendering, params = run(_draw, params, features, *places, source_01)
-        pictures = (rendering.image_01, driving_01)
-        made = Reconstruction(*pictures, pose, source, driving, warp, warped, rendering.drawn_01)
-        return Outcome(made, rendering, params)
+        return Outcome(made._replace(prediction_01=rendering.image_01, drawn_01=rendering.drawn_01), rendering, params)
 
     def known_pose(self, frozen: Mapping[str, Any], batch: Batch, driving_01: Array) -> tuple[Array, ...] | None:
         """Yaw, pitch and roll "b" that the driving frames should have: the batch's if it has them, else Hopenet's."""
@@ -361,8 +360,9 @@ def _is_moment(path: partition.Path) -> bool:
 
 def _pose(
     model: FaceVid2Vid, source_01: Array, driving_01: Array, warped_01: Array | None
-) -> tuple[tuple[Posed, Posed, Posed | None], HeadPose]:
-    """Posed keypoints of source, driving and warped driving frames, and the driving frames' pose.
+) -> tuple[tuple[Posed, Posed, Posed | None], HeadPose, Array]:
+    """Posed keypoints of source, driving and warped driving frames, the driving frames' pose, and the keypoints of the
+    source in that pose, with its own expression.
 
     The canonical keypoints are the source's for all three, the warped frame's too
     (ControlTalk modules/model.py:309-326).
@@ -374,10 +374,11 @@ def _pose(
         jacobian = None if canonical.jacobian is None else transform_jacobians(canonical.jacobian, pose)
         return Posed(transform_keypoints(canonical.keypoints, pose), jacobian), pose
 
-    source, _ = posed(source_01)
+    source, of_source = posed(source_01)
     driving, pose = posed(driving_01)
     warped = None if warped_01 is None else posed(warped_01)[0]
-    return (source, driving, warped), pose
+    turned = transform_keypoints(canonical.keypoints, pose._replace(expression=of_source.expression))
+    return (source, driving, warped), pose, turned
 
 
 def _moved_to(posed: Posed, landmarks: Array) -> Posed:

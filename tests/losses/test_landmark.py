@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ctjax.losses.landmark import LANDMARKS, landmark, lips
+from ctjax.losses.landmark import JAW, JAW_SHARE, LANDMARKS, landmark, lips, turned
 
 
 def test_distance_to_the_chosen_landmarks():
@@ -33,3 +33,14 @@ def test_lips_are_compared_by_what_is_between_them():
     opened = keypoints.copy()
     opened[:, 1, 1] += 0.3  # the lower inner lip, in one of three pairs
     np.testing.assert_allclose(lips(jnp.asarray(opened), jnp.asarray(landmarks)), 0.1, rtol=1e-5)
+
+
+def test_turned_keypoints_count_the_jaw_less():
+    landmarks = np.zeros((1, 68, 2), np.float32)
+    keypoints = np.zeros((1, 15, 3), np.float32)
+    assert turned(jnp.asarray(keypoints), landmarks)[0] == 0
+    total = 15 - len(JAW) * (1 - JAW_SHARE)
+    for place, share in ((0, 1.0), (JAW[0], JAW_SHARE)):
+        moved = keypoints.copy()
+        moved[0, place, :2] = 0.3, -0.3
+        np.testing.assert_allclose(turned(jnp.asarray(moved), landmarks), share * 0.6 / total, rtol=1e-5)

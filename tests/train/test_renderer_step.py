@@ -269,6 +269,17 @@ def test_a_start_on_pictures_half_as_large_sees_the_same(tmp_path):
     assert distance[0] < 0.25 * distance[1]
 
 
+def test_turned_keypoints_keep_their_own_expression(start):
+    update, state, frozen = start
+    params = update.renderer_params(state, frozen)
+    source, driving = np.random.default_rng(0).uniform(0, 1, (2, 2, tiny.SIZE, tiny.SIZE, 3)).astype(np.float32)
+    made = update.reconstruct(params, source, driving, None, train=False, draw=False).made
+    pose = [Renderer(tiny.RENDERER).head_pose(params, frames) for frames in (source, driving)]
+    change = pose[0].expression - pose[1].expression
+    assert np.abs(change).max() > 1e-3
+    np.testing.assert_allclose(made.turned - made.driving.keypoints, change, atol=1e-5)
+
+
 # --- it learns, through the loop, and what it learned can be used ---
 
 STEPS = 150
