@@ -35,3 +35,17 @@ def test_a_folder_without_bundles_is_refused(tmp_path, capsys):
     assert main(["pack", str(tmp_path / "empty"), "--output", str(tmp_path / "small")]) == 1
     assert "holds no bundles" in capsys.readouterr().err
     assert not (tmp_path / "small").exists()
+
+
+def test_a_packed_bundle_names_the_packed_ones_it_belongs_to(head, tmp_path):
+    fingerprint = open_bundle(head / "hubert").manifest["parameters"]["sha256"]
+    provenance = {"hubert": fingerprint, "teacher": "another", "steps": 3}
+    params = {"layer": {"kernel": np.ones((2, 2), np.float32)}}
+    save_bundle(head / "audio2exp", network="audio2exp", config={}, params=params, provenance=provenance)
+    folders = [head, tmp_path / "once", tmp_path / "twice"]
+    for source, output in zip(folders, folders[1:], strict=False):  # packing what was packed, too
+        assert main(["pack", str(source), "--output", str(output), "--precision=float16"]) == 0
+        packed = open_bundle(output / "hubert").manifest["parameters"]["sha256"]
+        found = open_bundle(output / "audio2exp").manifest["provenance"]
+        assert packed != fingerprint and found["hubert"] == packed
+        assert (found["teacher"], found["steps"]) == ("another", 3)
