@@ -1,5 +1,7 @@
 """A packed talking head holds the same numbers, rounded, in less room."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -43,7 +45,7 @@ def test_a_packed_bundle_names_the_packed_ones_it_belongs_to(head, tmp_path):
     params = {"layer": {"kernel": np.ones((2, 2), np.float32)}}
     save_bundle(head / "audio2exp", network="audio2exp", config={}, params=params, provenance=provenance)
     folders = [head, tmp_path / "once", tmp_path / "twice"]
-    for source, output in zip(folders, folders[1:], strict=False):  # packing what was packed, too
+    for source, output in itertools.pairwise(folders):  # packing what was packed, too
         assert main(["pack", str(source), "--output", str(output), "--precision=float16"]) == 0
         packed = open_bundle(output / "hubert").manifest["parameters"]["sha256"]
         found = open_bundle(output / "audio2exp").manifest["provenance"]
