@@ -29,7 +29,7 @@ STAGES = {
         "batch": 8,
         "steps": 3_200,
         "lr": 2e-3,
-        "weights": {"head_pose": 0.02, "expression": 0.05, "landmark": 10.0, "turned": 5.0},
+        "weights": {"head_pose": 0.2, "expression": 0.05, "landmark": 10.0, "turned": 20.0},
     },
     "lips": {
         "jitter": COLOURS,
@@ -37,7 +37,7 @@ STAGES = {
         "batch": 8,
         "steps": 3_900,
         "lr": 1.5e-3,
-        "weights": {"head_pose": 0.02, "expression": 0.01, "landmark": 10.0, "lips": 15.0, "turned": 5.0},
+        "weights": {"head_pose": 0.2, "expression": 0.01, "landmark": 10.0, "lips": 15.0, "turned": 20.0},
         "start": "runs/demo/estimators/export/renderer",
     },
     "generator64": {

@@ -42,11 +42,15 @@ def refeature(
     number = 0
     with tqdm(total=len(clips), unit="clip", desc="features") as bar:
         for name, count in manifest.shards.items():
-            if not (output / "shards" / name).is_file():
-                new = [_encoded(clips[i], features) for i in range(number, number + count)]
+            if (output / "shards" / name).is_file():
+                bar.update(count)
+            else:
+                new = []
+                for i in range(number, number + count):
+                    new.append(_encoded(clips[i], features))
+                    bar.update()
                 records.write_shard(output / "shards" / name, new)
             number += count
-            bar.update(count)
     if features.silence is not None:
         records.write_silence(output, features.silence)
     elif HUBERT in manifest.features:

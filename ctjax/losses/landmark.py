@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 LANDMARKS = (62, 66, 48, 54, 57, 8, 30, 36, 45, 39, 42, 21, 22, 3, 13)
 
 JAW = (1, 4, 5)  # places in LANDMARKS of those that the jaw moves: inner and outer lower lip, chin
-JAW_SHARE = 0.25
+JAW_SHARE = 0.5
 LIP_PAIRS = ((0, 1), (2, 3), (0, 4))  # inner lips, corners, inner upper lip and outer lower lip; places in LANDMARKS
 
 
@@ -37,7 +37,7 @@ def turned(keypoints: Float[Array, "b k 3"], landmarks: Float[Array, "b 68 2"]) 
 
     The landmarks of each frame by itself can be met by any canonical keypoints, since the expression can make up for
     them; then a head that is turned by hand falls apart. Turned keypoints meet them only if canonical keypoints have
-    their depth and the expression is free of the pose. The jaw, which speech has moved in between, counts a quarter.
+    their depth and the expression is free of the pose. The jaw, which speech has moved in between, counts half.
     """
     placed, targets = drawn_to(keypoints, landmarks)
     share = jnp.ones(placed.shape[1]).at[jnp.array(JAW)].set(JAW_SHARE, mode="drop")
