@@ -51,16 +51,17 @@ def test_the_mouth_follows_its_own_sound_and_alpha(mouth):
     assert np.all(np.diff(by_alpha(mouth)) > 0), by_alpha(mouth)
 
 
+def test_alpha_0_closes_the_mouth(mouth):
+    assert mouth["aperture_alpha_0"] < 0.1 * mouth["aperture_truth"]
+
+
 @pytest.mark.xfail(
     raises=AssertionError,
     strict=True,
-    reason="keypoints close in silence, but the moved source still shows its teeth: benchmarks/learning.md",
+    reason="where a filmed mouth is wide open, a little of its teeth is left between the lips: benchmarks/learning.md",
 )
-@pytest.mark.parametrize(
-    "left, of", [("aperture_alpha_0", "aperture_truth"), ("aperture_silenced", "aperture_before_silence")]
-)
-def test_silence_closes_the_mouth(mouth, left, of):
-    assert mouth[left] < 0.1 * mouth[of]
+def test_silence_closes_a_mouth_that_was_filmed_open(mouth):
+    assert mouth["aperture_silenced"] < 0.1 * mouth["aperture_before_silence"]
 
 
 def test_frames_come_back_and_a_driving_clip_sets_the_pose(head, clips):
