@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from parity import Record, channels_first
+from parity import AS_WRITTEN, Record, channels_first
 
 from convert import facevid2vid, rules
 from ctjax.motion.head_pose import rotation_matrix
@@ -64,11 +64,6 @@ class Case:
         """The source's features, the rendering with `motion` (see `_motion`), and the generator's inner tensors."""
         run = _generator(self.config.generator, self.wanted("generator"))
         return run(self.params["generator"], self.image("source"), *motion)
-
-
-# Without LLVM's regrouping of sums, which follows the processor's vector width: sampling bends at every cell, so that
-# gradients make much of the last digit.
-AS_WRITTEN = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def _borrow_noise(record: Record, other: Record) -> None:
@@ -127,7 +122,7 @@ def _traces(calls: dict, wanted: tuple[str, ...]) -> dict[str, jax.Array]:
 def _detector(config, wanted: tuple[str, ...]):
     network = Network(lambda rngs: KeypointDetector(config, rngs=rngs))
 
-    @AS_WRITTEN
+    @jax.jit
     def run(params, image):
         net = network.bind(params)
         with traced(net, "kp_detector") as calls:
@@ -140,7 +135,7 @@ def _detector(config, wanted: tuple[str, ...]):
 def _estimator(config, wanted: tuple[str, ...]):
     network = Network(lambda rngs: HeadEstimator(config, rngs=rngs))
 
-    @AS_WRITTEN
+    @jax.jit
     def run(params, image):
         net = network.bind(params)
         with traced(net, "he_estimator") as calls:
@@ -153,7 +148,7 @@ def _estimator(config, wanted: tuple[str, ...]):
 def _generator(config, wanted: tuple[str, ...]):
     network = Network(lambda rngs: build_generator(config, rngs=rngs))
 
-    @AS_WRITTEN
+    @jax.jit
     def run(params, image, *motion):
         net = network.bind(params)
         with traced(net, "generator") as calls:

@@ -57,10 +57,7 @@ def found(setup):
         )
         return jnp.mean((output - images) ** 2), (output, expression)
 
-    # As written, without LLVM's regrouping of sums, which follows the processor's vector width: sampling bends at every
-    # cell, so that the gradient makes much of the last digit (on an AVX2 machine 1.3 times the bound with it).
-    as_written = {"xla_backend_optimization_level": 0}
-    run = jax.jit(jax.value_and_grad(forward, has_aux=True), compiler_options=as_written)
+    run = parity.AS_WRITTEN(jax.value_and_grad(forward, has_aux=True))
     out = {}
     for name, silence_alpha in zip(BRANCHES, (0.0, alpha), strict=True):
         # Frame by frame, as the reference goes through a clip.
