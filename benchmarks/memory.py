@@ -1,7 +1,8 @@
 """Memory of `infer.py` by the clip's length: `python benchmarks/memory.py --seconds 10 300`.
 
 Makes a 1080p video of a synthetic head and sounds of the given lengths, runs `infer.py` on them as a process of its own
-and prints the most memory each needed. The video is real all the way through (`--looped` repeats ten seconds instead).
+and prints the most memory each needed. The video is as long as the sound: a minute of it is drawn and encoded, its
+packets are then repeated (`--looped` leaves the repeating to `infer.py`). `--fps` is the output's, to save time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+import av
 import numpy as np
 
 from ctjax.data.synthetic.articulation import Mouth
@@ -27,6 +29,7 @@ from ctjax.media.mux import VideoWriter
 
 FPS, WIDTH, HEIGHT, HEAD_PX = 25, 1920, 1080, 640
 DRAWN = 50  # frames of the head, shown to and fro
+ENCODED_S = 60.0
 
 
 def frames(count: int):
@@ -48,6 +51,27 @@ def frames(count: int):
         yield whole
 
 
+def write_video(path: pathlib.Path, seconds: float) -> None:
+    """A video of so many seconds; beyond `ENCODED_S` its packets come again."""
+    count, encoded = round(seconds * FPS), round(min(seconds, ENCODED_S) * FPS)
+    minute = path.with_name("minute.mp4")
+    with VideoWriter(minute, (WIDTH, HEIGHT), FPS, crf=28) as writer:
+        for frame in frames(encoded):
+            writer.write(frame)
+    with av.open(str(minute)) as source, av.open(str(path), "w") as target:
+        stream = source.streams.video[0]
+        packets = [packet for packet in source.demux(stream) if packet.size]
+        copy = target.add_stream_from_template(stream)
+        step = round(1 / FPS / stream.time_base)
+        data = [(bytes(packet), packet.pts, packet.dts, packet.is_keyframe) for packet in packets]
+        for i in range(count):
+            content, pts, dts, key = data[i % encoded]
+            packet, late = av.Packet(content), i // encoded * encoded * step
+            packet.pts, packet.dts, packet.time_base, packet.is_keyframe = pts + late, dts + late, stream.time_base, key
+            packet.stream = copy
+            target.mux(packet)
+
+
 def write_sound(path: pathlib.Path, seconds: float) -> None:
     speech = read_audio(example().audio).samples
     samples = np.tile(speech, int(np.ceil(seconds * 16_000 / len(speech))))[: int(seconds * 16_000)]
@@ -59,18 +83,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs="+", default=[10, 120])
     parser.add_argument("--bundle", help="a talking head; the demo's if not given")
     parser.add_argument("--looped", action="store_true", help="repeat ten seconds of video")
+    parser.add_argument("--fps", type=float, default=FPS, help="of the output")
     chosen = parser.parse_args()
     print("| seconds | video | peak memory, MB | wall, s |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for seconds in chosen.seconds:
             video, sound, output = (pathlib.Path(folder) / name for name in ("video.mp4", "sound.wav", "out.mp4"))
             length = min(seconds, 10) if chosen.looped else seconds
-            with VideoWriter(video, (WIDTH, HEIGHT), FPS, crf=28) as writer:
-                for frame in frames(round(length * FPS)):
-                    writer.write(frame)
+            write_video(video, length)
             write_sound(sound, seconds)
             command = [sys.executable, str(ROOT / "infer.py"), f"--source={video}", f"--audio={sound}"]
-            command += [f"--output={output}", "--extend=loop"]
+            command += [f"--output={output}", "--extend=loop", f"--fps={chosen.fps:g}"]
             command += [f"--bundle={chosen.bundle}"] if chosen.bundle else []
             begin = time.perf_counter()
             peak = _run(command)

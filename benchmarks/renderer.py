@@ -1,14 +1,16 @@
 """Times the renderer against its PyTorch twin in one run, interleaved: `python benchmarks/renderer.py`.
 
 Prints a Markdown table of medians (wall and processor milliseconds per frame) and of the ratios to PyTorch, pair by
-pair; several `--batch` are compiled side by side and timed one after the other. Weights are drawn by rule; speed does
-not depend on them. On a GPU PyTorch picks its convolutions by trial; for `--dtype bfloat16` it runs in float16 autocast
-with channels last; in float32 the convolutions of both sides are TF32, their default.
+pair; of several `--size`, `--batch` and `--dtype` all programs are compiled side by side and then timed one case after
+the other. Weights are drawn by rule; speed does not depend on them. On a GPU PyTorch picks its convolutions by trial;
+for `--dtype bfloat16` it runs in float16 autocast with channels last; in float32 the convolutions of both sides are
+TF32, their default.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import pathlib
 import platform
@@ -44,19 +46,20 @@ Run = Callable[[], object]
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--size", type=int, nargs="+", default=[256])
     parser.add_argument("--batch", type=int, nargs="+", default=[1])
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), nargs="+", default=["float32"])
     parser.add_argument("--formulation", choices=sorted(FORMULATIONS), default="default")
     parser.add_argument("--plain", action="store_true", help="time the plain (trainable) renderer too")
     parser.add_argument("--compile", action="store_true", help="time torch.compile of the twin too")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=3600.0, help="start no further round of a case after so many")
     return parser.parse_args()
 
 
-def jax_sides(config, params, chosen) -> dict[str, tuple[FastRenderer | Renderer, object]]:
+def jax_sides(config, params, dtype: str, chosen) -> dict[str, tuple[FastRenderer | Renderer, object]]:
     """Renderers and their parameters on the device, by name."""
-    fast = FastRenderer(config, FORMULATIONS[chosen.formulation](dtype=chosen.dtype))
+    fast = FastRenderer(config, FORMULATIONS[chosen.formulation](dtype=dtype))
     sides = {"ctjax": (fast, jax.device_put(fast.prepare(params)))}
     if chosen.plain:
         sides["ctjax, plain"] = (Renderer(config), jax.device_put(params))
@@ -74,21 +77,19 @@ def jax_runs(sides, image: np.ndarray, keypoints: np.ndarray) -> dict[str, Run]:
             return renderer.drive(tree, renderer.encode_source(tree, picture, source), driving)
 
         still = jax.jit(renderer.encode_source)(tree, picture[:1], source[:1])
-        begin = time.perf_counter()
         whole = jax.jit(video).lower(tree, picture, source, driving).compile()
-        print(f"{name}, batch {len(image)}: compiled in {time.perf_counter() - begin:.0f} s", flush=True)
         drive = jax.jit(renderer.drive).lower(tree, still, driving).compile()
         runs[f"{name}, video source"] = lambda f=whole, a=(tree, picture, source, driving): jax.block_until_ready(f(*a))
         runs[f"{name}, picture source"] = lambda f=drive, a=(tree, still, driving): jax.block_until_ready(f(*a))
     return runs
 
 
-def torch_model(config, state, chosen) -> torch.nn.Module:
+def torch_model(config, state, dtype: str) -> torch.nn.Module:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.benchmark = True
     model = TorchGenerator(config.generator).eval()
     model.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in state.items()})
-    if device == "cuda" and chosen.dtype == "bfloat16":
+    if device == "cuda" and dtype == "bfloat16":
         for layer in model.modules():
             if isinstance(layer, torch.nn.Conv2d | torch.nn.Conv3d):
                 flat = isinstance(layer, torch.nn.Conv2d)
@@ -96,11 +97,11 @@ def torch_model(config, state, chosen) -> torch.nn.Module:
     return model.to(device)
 
 
-def torch_runs(model: torch.nn.Module, image: np.ndarray, keypoints: np.ndarray, chosen) -> dict[str, Run]:
+def torch_runs(model: torch.nn.Module, image: np.ndarray, keypoints: np.ndarray, half: bool, chosen) -> dict[str, Run]:
     device = next(model.parameters()).device.type
     tensors = [torch.from_numpy(np.moveaxis(image, -1, 1).copy()), *(torch.from_numpy(k.copy()) for k in keypoints)]
     tensors = [t.to(device) for t in tensors]
-    half = device == "cuda" and chosen.dtype == "bfloat16"
+    half = half and device == "cuda"
     if half:
         tensors[0] = tensors[0].contiguous(memory_format=torch.channels_last)
 
@@ -118,12 +119,15 @@ def torch_runs(model: torch.nn.Module, image: np.ndarray, keypoints: np.ndarray,
     return runs
 
 
-def measure(runs: dict[str, Run], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """(wall, processor) seconds of every round; the contestants take turns."""
+def measure(runs: dict[str, Run], rounds: int, limit_s: float) -> dict[str, list[tuple[float, float]]]:
+    """(wall, processor) seconds of every round; the contestants take turns. At least three rounds."""
     for run in runs.values():
         run()
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
-    for _ in range(rounds):
+    begin = time.perf_counter()
+    for i in range(rounds):
+        if i >= 3 and time.perf_counter() - begin > limit_s:
+            break
         for name, run in runs.items():
             wall, processor = time.perf_counter(), time.process_time()
             run()
@@ -132,6 +136,7 @@ def measure(runs: dict[str, Run], rounds: int) -> dict[str, list[tuple[float, fl
 
 
 def table(seconds: dict[str, list[tuple[float, float]]], batch: int) -> None:
+    print(f"{len(seconds['PyTorch'])} rounds\n")
     print("| | wall ms/frame | processor ms/frame | faster than PyTorch, wall | processor |\n|---|---|---|---|---|")
     for name, rounds in seconds.items():
         wall, processor = (1e3 * statistics.median(column) / batch for column in zip(*rounds, strict=True))
@@ -152,28 +157,35 @@ def main() -> None:
         for part, table in facevid2vid.TABLES.items()
     }
     rng = np.random.default_rng(0)
-    images = rng.uniform(0, 1, (max(chosen.batch), chosen.size, chosen.size, 3)).astype(np.float32)
-    keypoints = rng.uniform(-0.6, 0.6, (2, max(chosen.batch), 15, 3)).astype(np.float32)
-    model = torch_model(config, case.weights["generator"], chosen)
-    sides = jax_sides(config, params, chosen)
+    many = max(chosen.batch)
+    images = {size: rng.uniform(0, 1, (many, size, size, 3)).astype(np.float32) for size in chosen.size}
+    keypoints = rng.uniform(-0.6, 0.6, (2, many, 15, 3)).astype(np.float32)
+    models = {dtype: torch_model(config, case.weights["generator"], dtype) for dtype in chosen.dtype}
+    sides = {dtype: jax_sides(config, params, dtype, chosen) for dtype in chosen.dtype}
+    cases = list(itertools.product(chosen.dtype, chosen.size, chosen.batch))
+    begin = time.perf_counter()
     with ThreadPoolExecutor() as pool:
-        compiled = {b: pool.submit(jax_runs, sides, images[:b], keypoints[:, :b]) for b in chosen.batch}
+        compiled = [pool.submit(jax_runs, sides[d], images[s][:b], keypoints[:, :b]) for d, s, b in cases]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    print(f"\n{os.cpu_count()} cores, {device}; jax {jax.__version__}, torch {torch.__version__};")
-    print(f"{chosen.size} px, {chosen.dtype}, {chosen.formulation}, {chosen.rounds} rounds")
-    for batch, future in compiled.items():
+    print(f"{os.cpu_count()} cores, {device}; jax {jax.__version__}, torch {torch.__version__}; {chosen.formulation};")
+    print(f"compiled in {time.perf_counter() - begin:.0f} s", flush=True)
+    for (dtype, size, batch), future in zip(cases, compiled, strict=True):
+        print(f"\n{dtype}, {size} px, batch {batch}; ", end="")
         try:
-            time_batch(batch, model, images[:batch], keypoints[:, :batch], future.result(), chosen)
+            own = future.result()
+            other = torch_runs(models[dtype], images[size][:batch], keypoints[:, :batch], dtype == "bfloat16", chosen)
+            time_case(other | own, batch, chosen)
         except (jax.errors.JaxRuntimeError, torch.cuda.OutOfMemoryError) as error:
-            print(f"\nbatch {batch}: {str(error).splitlines()[0]}", flush=True)
+            print(str(error).splitlines()[0], flush=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
-def time_batch(batch: int, model, image: np.ndarray, keypoints: np.ndarray, own: dict[str, Run], chosen) -> None:
-    runs = torch_runs(model, image, keypoints, chosen) | own
+def time_case(runs: dict[str, Run], batch: int, chosen) -> None:
     picture = np.moveaxis(np.asarray(runs["ctjax, video source"]()), -1, 1)
     worst = np.abs(picture - runs["PyTorch"]().float().cpu().numpy()).max()
-    print(f"\nbatch {batch}; largest difference of the images: {worst:.2g}\n", flush=True)
-    table(measure(runs, chosen.rounds), batch)
+    print(f"largest difference of the images: {worst:.2g}; ", end="")
+    table(measure(runs, chosen.rounds, chosen.seconds), batch)
 
 
 if __name__ == "__main__":
