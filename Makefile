@@ -29,22 +29,23 @@ demo: $(STAMP)
 	$(BIN)/python infer.py
 
 # The demo's recipe from beginning to end (docs/synthetic.md): a few hours on two cores. Stopped at any moment, it goes on.
+# On a GPU: make demo-weights XLA_FLAGS= TRAIN_FLAGS=--config.reading.workers=8
 demo-weights: export XLA_FLAGS ?= --xla_force_host_platform_device_count=2
 demo-weights: RUN = runs/demo
 demo-weights: HEARING = $(RUN)/phonemes/export/hubert
 demo-weights: $(STAMP)
-	$(BIN)/python train.py --config=configs/demo/phonemes.py --workdir=$(RUN)/phonemes
+	$(BIN)/python train.py --config=configs/demo/phonemes.py --workdir=$(RUN)/phonemes $(TRAIN_FLAGS)
 	$(BIN)/python prepare.py --synthetic=400 --size=128 --output=$(RUN)/records128
-	$(BIN)/python train.py --config=configs/demo/renderer.py:estimators --workdir=$(RUN)/estimators
-	$(BIN)/python train.py --config=configs/demo/renderer.py:lips --workdir=$(RUN)/lips
-	$(BIN)/python train.py --config=configs/demo/renderer.py:generator64 --workdir=$(RUN)/renderer64
-	$(BIN)/python train.py --config=configs/demo/renderer.py:generator128 --workdir=$(RUN)/renderer128
-	$(BIN)/python train.py --config=configs/demo/renderer.py:painter --workdir=$(RUN)/renderer
+	$(BIN)/python train.py --config=configs/demo/renderer.py:estimators --workdir=$(RUN)/estimators $(TRAIN_FLAGS)
+	$(BIN)/python train.py --config=configs/demo/renderer.py:lips --workdir=$(RUN)/lips $(TRAIN_FLAGS)
+	$(BIN)/python train.py --config=configs/demo/renderer.py:generator64 --workdir=$(RUN)/renderer64 $(TRAIN_FLAGS)
+	$(BIN)/python train.py --config=configs/demo/renderer.py:generator128 --workdir=$(RUN)/renderer128 $(TRAIN_FLAGS)
+	$(BIN)/python train.py --config=configs/demo/renderer.py:painter --workdir=$(RUN)/renderer $(TRAIN_FLAGS)
 	$(BIN)/python prepare.py --records=$(RUN)/records128 --output=$(RUN)/records --hubert=$(HEARING) \
 		--renderer=$(RUN)/renderer/export/renderer
-	$(BIN)/python train.py --config=configs/demo/sync_expert.py --workdir=$(RUN)/sync_expert
-	$(BIN)/python train.py --config=configs/demo/audio2exp.py:expression --workdir=$(RUN)/audio2exp_expression
-	$(BIN)/python train.py --config=configs/demo/audio2exp.py:sync --workdir=$(RUN)/audio2exp
+	$(BIN)/python train.py --config=configs/demo/sync_expert.py --workdir=$(RUN)/sync_expert $(TRAIN_FLAGS)
+	$(BIN)/python train.py --config=configs/demo/audio2exp.py:expression --workdir=$(RUN)/audio2exp_expression $(TRAIN_FLAGS)
+	$(BIN)/python train.py --config=configs/demo/audio2exp.py:sync --workdir=$(RUN)/audio2exp $(TRAIN_FLAGS)
 	cp -R $(RUN)/sync_expert/export/sync_expert $(RUN)/audio2exp/export/
 	$(BIN)/python -m convert pack $(RUN)/audio2exp/export --output=$(RUN)/head --precision=float16 --overwrite
 	$(BIN)/python benchmarks/demo_figures.py --bundle=$(RUN)/head

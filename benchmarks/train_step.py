@@ -3,9 +3,10 @@
     python benchmarks/train_step.py --config=configs/audio2exp.py --config.records='("records",)' ... --steps=20
     python benchmarks/train_step.py --config=configs/smoke.py:audio2exp --host_devices=1,2,4,8
 
-The second splits a CPU into devices, one process for each number: it shows that the losses are the same, not speed. One
-JSON line a case. The floor beside it is arithmetic: 11.5 TFLOP for a five-frame sample of Audio2Exp at 256 px with the
-full-size networks, at the accelerator's dense bfloat16 ceiling.
+The second splits a CPU into devices, one process for each number: it shows that the losses are the same, not speed.
+`benchmarks/full_size.py` makes networks and records for the first where there are none. One JSON line a case. The
+floor beside it is arithmetic: 11.5 TFLOP for a five-frame sample of Audio2Exp at 256 px with the full-size networks, at
+the accelerator's dense bfloat16 ceiling.
 """
 
 import json

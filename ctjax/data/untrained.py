@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pathlib
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -63,17 +64,20 @@ def stand_ins(folder: pathlib.Path, hubert: str | None, renderer: str | None) ->
 
 def make_hubert(folder: pathlib.Path) -> pathlib.Path:
     """Writes the untrained speech network to `folder`, unless it is there, and returns it."""
-    return _make(folder, "hubert", HUBERT, hubert_network(HUBERT).abstract)
+    return make_bundle(folder, "hubert", HUBERT, hubert_network(HUBERT).abstract)
 
 
 def make_renderer(folder: pathlib.Path) -> pathlib.Path:
     """Writes the untrained renderer to `folder`, unless it is there, and returns it."""
-    return _make(folder, "facevid2vid", RENDERER, Renderer(RENDERER).abstract)
+    return make_bundle(folder, "facevid2vid", RENDERER, Renderer(RENDERER).abstract)
 
 
-def _make(folder: pathlib.Path, network: str, config: Any, abstract: Any) -> pathlib.Path:
+def make_bundle(
+    folder: pathlib.Path, network: str, config: Any, abstract: Any, provenance: Mapping[str, Any] | None = None
+) -> pathlib.Path:
+    """Writes an untrained bundle of any network to `folder`, unless one is there, and returns it."""
     if not (folder / weights.MANIFEST).is_file():
-        provenance = {"note": "untrained, for trying out the path"}
+        provenance = {"note": "untrained, for trying out the path", **(provenance or {})}
         weights.save_bundle(folder, network=network, config=config, params=_draw(abstract), provenance=provenance)
     return folder
 
