@@ -11,6 +11,7 @@ HOST_ONLY = {"media", "faces"}  # these packages run without jax
 # package or top-level module of ctjax -> what else of ctjax it may import
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
+    "progress": set(),
     "cli": {"types"},
     "config": {"types"},
     "parallel": {"types"},
@@ -24,9 +25,22 @@ ALLOWED: dict[str, set[str]] = {
     "losses": {"types", "nn", "motion"},  # the sync expert's audio half is Audio2Exp's encoder
     "animate": {"types", "nn", "motion", "render"},
     # of losses: what a sync expert sees and hears, and the expert that finds clips out of sync
-    "data": {"types", "config", "media", "faces", "features", "render", "losses", "weights", "parallel", "nn"},
+    "data": {
+        "types",
+        "progress",
+        "config",
+        "media",
+        "faces",
+        "features",
+        "render",
+        "losses",
+        "weights",
+        "parallel",
+        "nn",
+    },
     "train": {
         "types",
+        "progress",
         "config",
         "data",
         "animate",
@@ -42,6 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "infer": {
         "types",
+        "progress",
         "config",
         "media",
         "faces",

@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ctjax import __version__, config
 from ctjax.data import cutting, footage, prepare_report, records, untrained
@@ -32,6 +31,7 @@ from ctjax.data.frozen_features import FrozenFeatures
 from ctjax.data.records import HUBERT, Clip, ClipInfo
 from ctjax.data.sync_offset import SyncGate
 from ctjax.data.synthetic import clips as synthetic_clips
+from ctjax.progress import progress_bar
 from ctjax.types import UserError
 
 CLIPS_PER_SHARD = 64
@@ -92,7 +92,7 @@ def prepare(settings: PrepareConfig) -> prepare_report.Summary | None:
     work = output / "work" / f"{index}-of-{count}"
     work.mkdir(parents=True, exist_ok=True)
     waiting = [video for video in mine if not _done_file(work, video).is_file()]
-    bar = tqdm(total=len(mine), initial=len(mine) - len(waiting), unit="video", desc="prepare")
+    bar = progress_bar(total=len(mine), initial=len(mine) - len(waiting), unit="video", desc="prepare")
     with bar:
         for video, result in _cut_all(settings, waiting):
             _write_video(work, video, result, features, gate)

@@ -10,13 +10,13 @@ import pathlib
 import shutil
 
 import numpy as np
-from tqdm import tqdm
 
 from ctjax import __version__
 from ctjax.data import records, untrained
 from ctjax.data.cutting import CutVideo, Piece
 from ctjax.data.frozen_features import FrozenFeatures
 from ctjax.data.records import FIELDS, HUBERT, Clip, Manifest, RecordSet
+from ctjax.progress import progress_bar
 from ctjax.types import UserError
 
 
@@ -40,7 +40,7 @@ def refeature(
     fingerprints = manifest.features | features.fingerprints
     _begin(output, manifest, fingerprints)
     number = 0
-    with tqdm(total=len(clips), unit="clip", desc="features") as bar:
+    with progress_bar(total=len(clips), unit="clip", desc="features") as bar:
         for name, count in manifest.shards.items():
             if (output / "shards" / name).is_file():
                 bar.update(count)

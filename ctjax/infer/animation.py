@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import tqdm
 
 from ctjax.faces.boxes import crop_box, user_box
 from ctjax.faces.crop import crop, face_mask, paste
@@ -34,6 +33,7 @@ from ctjax.media.image import is_picture, read_image
 from ctjax.media.mux import VideoWriter, check_writable
 from ctjax.media.video import VideoSource
 from ctjax.motion.curve import Curve
+from ctjax.progress import progress_bar
 from ctjax.types import UserError
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Animation:
         size = (first.shape[1], first.shape[0])
         with (
             VideoWriter(path, size, self.options.fps, audio=self._inputs.audio, crf=self.options.crf) as writer,
-            tqdm.tqdm(total=self.frames, unit="frame", disable=not progress) as bar,
+            progress_bar(total=self.frames, unit="frame", disable=not progress) as bar,
         ):
             for frame in itertools.chain([first], frames):
                 with self.times.stage("write"):

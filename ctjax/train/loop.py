@@ -24,6 +24,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ctjax import parallel
+from ctjax.progress import progress_bar
 from ctjax.train import checkpoint, metrics
 from ctjax.types import UserError
 
@@ -221,7 +222,7 @@ class _Trainer:
     def run(self, state: State, start: int, data: Iterator[Batch]) -> Outcome:
         config, step = self.config, start
         before: tuple[int, Batch, jax.Array, dict[str, Any]] | None = None
-        bar = tqdm(total=config.steps, initial=start, unit="step", disable=not parallel.is_main_process())
+        bar = progress_bar(total=config.steps, initial=start, unit="step", disable=not parallel.is_main_process())
         bar.set_description("compiling")
         with _StopRequest() as stop, bar:
             if start == 0:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import grain
 import numpy as np
-from tqdm import tqdm
 
 from ctjax.data.synthetic.phones import STEPS_PER_SECOND, phone_steps
 from ctjax.data.synthetic.sentences import sentence
 from ctjax.data.synthetic.speech import LANGUAGES, VARIANTS, Voice, speak
 from ctjax.media.audio import SPEECH_RATE_HZ
+from ctjax.progress import progress_bar
 from ctjax.types import UserError
 
 STRIDE = SPEECH_RATE_HZ // STEPS_PER_SECOND
@@ -64,7 +64,7 @@ def _speak_all(count: int, held_out: bool) -> Corpus:
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         numbers = range(count)
         spoken = list(
-            tqdm(pool.map(lambda n: _spoken(n, held_out), numbers), total=count, desc="speak", unit="sentence")
+            progress_bar(pool.map(lambda n: _spoken(n, held_out), numbers), total=count, desc="speak", unit="sentence")
         )
     samples, labels = (np.concatenate(part) for part in zip(*spoken, strict=True))
     return Corpus(samples, labels, np.cumsum([len(part) for _, part in spoken]))
