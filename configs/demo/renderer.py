@@ -3,13 +3,15 @@
 Landmarks and poses of the synthetic heads are known, so the two estimators are trained first, on them alone: then no
 picture needs to be drawn. Where the landmarks lie is learned before how far the lips are apart, which is a small
 difference of two places. After that the generator learns behind estimators that stay as they are, on small pictures
-first, where a step costs a quarter, and then at the demo's size; and last, alone, the painter of what the lips part:
+first, where a step costs a quarter, and then at the demo's size; then, alone, the painter of what the lips part; and
+last all of it once more from estimated sources, which the estimators take for less open than they are:
 
 python train.py --config=configs/demo/renderer.py:estimators --workdir=runs/demo/estimators
 python train.py --config=configs/demo/renderer.py:lips --workdir=runs/demo/lips
 python train.py --config=configs/demo/renderer.py:generator64 --workdir=runs/demo/renderer64
 python train.py --config=configs/demo/renderer.py:generator128 --workdir=runs/demo/renderer128
-python train.py --config=configs/demo/renderer.py:painter --workdir=runs/demo/renderer
+python train.py --config=configs/demo/renderer.py:painter --workdir=runs/demo/painter
+python train.py --config=configs/demo/renderer.py:estimated_sources --workdir=runs/demo/renderer
 """
 
 from ml_collections import ConfigDict
@@ -37,7 +39,7 @@ STAGES = {
         "batch": 8,
         "steps": 3_900,
         "lr": 1.5e-3,
-        "weights": {"head_pose": 0.2, "expression": 0.01, "landmark": 10.0, "lips": 15.0, "turned": 20.0},
+        "weights": {"head_pose": 0.2, "expression": 0.01, "landmark": 10.0, "lips": 60.0, "turned": 15.0},
         "start": "runs/demo/estimators/export/renderer",
     },
     "generator64": {
@@ -74,6 +76,18 @@ STAGES = {
         "start": "runs/demo/renderer128/export/renderer",
         "freeze": (*ESTIMATORS, *(f"generator.{part}" for part in GENERATOR)),
     },
+    "estimated_sources": {
+        "jitter": A_LITTLE,
+        "size": 128,
+        "batch": 4,
+        "steps": 500,
+        "lr": 7e-4,
+        "ema": 0.99,
+        "weights": {**DRAWING, "mouth_pixel": 40.0, "mouth_drawn": 10.0},
+        "drawn_by": "driving_landmarks",
+        "start": "runs/demo/painter/export/renderer",
+        "freeze": ESTIMATORS,
+    },
 }
 NO_LOSS = {
     "perceptual": (0.0,) * 5,  # there are no weights of VGG-19 that could be shipped
@@ -93,7 +107,7 @@ def get_config(stage: str = "generator128") -> ConfigDict:
     chosen = STAGES[stage]
     steps = chosen["steps"]
     adam = {"lr": chosen["lr"], "b1": 0.9, "b2": 0.99, "clip": 1.0, "warmup": 100, "decay": "cosine"}
-    adam |= {"decay_steps": steps - 100, "final_fraction": 0.02, "ema": 0.998}
+    adam |= {"decay_steps": steps - 100, "final_fraction": 0.02, "ema": chosen.get("ema", 0.998)}
     motion = {
         "feature_channel": FEATURES // DEPTH,
         "block_expansion": 12,

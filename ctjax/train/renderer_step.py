@@ -35,6 +35,7 @@ from ctjax.train.loop import LoopConfig, MediaFolder
 from ctjax.train.optim import OptimizerConfig
 from ctjax.train.renderer_pictures import Shown, sheet
 from ctjax.train.renderer_update import (
+    DrawnBy,
     RendererUpdate,
     RendererUpdateConfig,
     default_optimizer,
@@ -78,7 +79,7 @@ class RendererTraining:
     renderer: RendererConfig = field(default_factory=RendererConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     losses: RendererLossConfig = field(default_factory=RendererLossConfig)
-    drawn_by: Literal["estimates", "landmarks"] = "estimates"
+    drawn_by: DrawnBy = "estimates"
     compute: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     split: str = "train"
@@ -94,7 +95,7 @@ class RendererTraining:
             raise ValueError("give either records (folders made by prepare.py) or crops (folders of face crops)")
         if self.crops and self.poses != "none":
             raise ValueError(f"poses is {self.poses!r}, but a folder of crops knows no poses: set hopenet instead")
-        if self.crops and (self.losses.weights.needs_landmarks or self.drawn_by == "landmarks"):
+        if self.crops and (self.losses.weights.needs_landmarks or self.drawn_by != "estimates"):
             raise ValueError(
                 "drawn_by, or a weight of losses.weights.landmark, lips, mouth_pixel, mouth_drawn or inner_mouth, asks "
                 "for landmarks, but a folder of crops knows none: use records"

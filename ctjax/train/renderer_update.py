@@ -51,6 +51,7 @@ State = dict[str, Any]
 Batch = Mapping[str, Array]
 POSE_KEY = "driving_pose_deg"
 LANDMARK_KEYS = ("source_landmarks", "driving_landmarks")
+DrawnBy = Literal["estimates", "landmarks", "driving_landmarks"]
 INNER_MOUTH_KEY = "driving_inner_mouth"
 
 
@@ -65,7 +66,9 @@ class RendererUpdateConfig:
     statistics. compute: dtype of the generator, the discriminator and VGG-19; keypoints, pose and every loss stay
     float32. drawn_by: what the generator draws from in training, the estimated keypoints, or, in their places, the
     landmarks that the landmark loss draws them to: small parts of a face are learned only if they lie where the
-    keypoints say, to the pixel. remat: recompute activations in the backward pass to save memory."""
+    keypoints say, to the pixel. "driving_landmarks" leaves the source's as they are estimated, as they will be at
+    inference, so that the generator learns what they miss. remat: recompute activations in the backward pass to save
+    memory."""
 
     renderer: RendererConfig = field(default_factory=RendererConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -75,13 +78,13 @@ class RendererUpdateConfig:
     vgg19: Vgg19Config = field(default_factory=Vgg19Config)
     hopenet: HopenetConfig = field(default_factory=HopenetConfig)
     freeze: tuple[str, ...] = ()
-    drawn_by: Literal["estimates", "landmarks"] = "estimates"
+    drawn_by: DrawnBy = "estimates"
     compute: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
 
     @property
     def needs_landmarks(self) -> bool:
-        return self.losses.weights.needs_landmarks or self.drawn_by == "landmarks"
+        return self.losses.weights.needs_landmarks or self.drawn_by != "estimates"
 
     def __post_init__(self) -> None:
         channels = self.renderer.generator.image_channel * self.losses.clip_length
@@ -193,10 +196,11 @@ class RendererUpdate:
         *,
         train: bool,
         draw: bool = True,
-        landmarks: Sequence[Array] | None = None,
+        landmarks: Sequence[Array | None] = (None, None),
     ) -> Outcome:
         """The driving frame from the source's appearance, and what the equivariance loss compares. draw: False leaves
-        the generator out, where only keypoints and poses are looked at. landmarks: of both frames, to draw by."""
+        the generator out, where only keypoints and poses are looked at. landmarks: to draw by, of
+        the source and of the driving frame, None for its estimated keypoints."""
 
         def stage(run: Callable[..., Any], params: Params, *inputs: Any) -> tuple[Any, Params]:
             model = self.bind(params, train=train)
@@ -211,9 +215,10 @@ class RendererUpdate:
         if not draw:
             return Outcome(made, None, params)
         features, params = run(lambda model, image: model.generator.encode(image), params, source_01)
-        places = (source, driving)
-        if landmarks is not None:
-            places = tuple(_moved_to(posed, some) for posed, some in zip(places, landmarks, strict=True))
+        places = tuple(
+            posed if some is None else _moved_to(posed, some)
+            for posed, some in zip((source, driving), landmarks, strict=True)
+        )
         rendering, params = run(_draw, params, features, *places, source_01)
         return Outcome(made._replace(prediction_01=rendering.image_01, drawn_01=rendering.drawn_01), rendering, params)
 
@@ -269,7 +274,7 @@ class RendererUpdate:
         params = self.cast(params, lambda path: path[0] == "generator" and trainable[path])
         draw = self.config.losses.weights.looks_at_pictures
         landmarks = [batch[key] for key in LANDMARK_KEYS] if self.config.needs_landmarks else None
-        by = landmarks if self.config.drawn_by == "landmarks" else None
+        by = (None, None) if landmarks is None else self._places(*landmarks)
         outcome = self.reconstruct(params, source_01, driving_01, warp, train=train, draw=draw, landmarks=by)
         critic = self.discriminator.bind(self.cast(judge, self.discriminator_learns), train=train)
         terms = generator_terms(
@@ -283,6 +288,11 @@ class RendererUpdate:
         )
         value, means = total(terms)
         return value, (means, outcome, self.discriminator.unbind(critic))
+
+    def _places(self, of_source: Array, of_driving: Array) -> tuple[Array | None, Array | None]:
+        """The landmarks to draw by."""
+        by = self.config.drawn_by
+        return (of_source if by == "landmarks" else None, None if by == "estimates" else of_driving)
 
     def discriminator_objective(
         self, learned: Tree, statistics: Tree, prediction_01: Array, batch: Batch, *, train: bool = True

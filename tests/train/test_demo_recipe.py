@@ -53,11 +53,12 @@ def stages(world):
         "painter": train(
             world,
             "renderer.py:painter",
-            "renderer",
+            "painter",
             200,
             start="runs/demo/renderer64/export/renderer",
             size=SIZE,
         ),
+        "estimated_sources": train(world, "renderer.py:estimated_sources", "renderer", 50, size=SIZE),
     }
     bundles = ("--hubert=runs/demo/phonemes/export/hubert", "--renderer=runs/demo/renderer/export/renderer")
     run(world, "prepare.py", "--records=runs/demo/records128", "--output=runs/demo/records", *bundles)

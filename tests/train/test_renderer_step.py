@@ -163,6 +163,16 @@ def test_landmarks_take_the_places_of_the_keypoints_drawn_to_them():
     np.testing.assert_array_equal(moved[:, 15], keypoints[:, 15])
 
 
+@pytest.mark.parametrize(
+    "drawn_by, places",
+    [("estimates", (None, None)), ("landmarks", ("source's", "driving's")), ("driving_landmarks", (None, "driving's"))],
+)
+def test_which_frames_are_drawn_by_landmarks(drawn_by, places):
+    update = RendererUpdate(tiny.update_config(drawn_by=drawn_by))
+    assert update.config.needs_landmarks == (drawn_by != "estimates")
+    assert update._places("source's", "driving's") == places
+
+
 # --- fine-tuning ---
 
 
