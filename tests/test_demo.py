@@ -55,11 +55,6 @@ def test_alpha_0_closes_the_mouth(mouth):
     assert mouth["aperture_alpha_0"] < 0.1 * mouth["aperture_truth"]
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    strict=True,
-    reason="where a filmed mouth is wide open, a little of its teeth is left between the lips: benchmarks/learning.md",
-)
 def test_silence_closes_a_mouth_that_was_filmed_open(mouth):
     assert mouth["aperture_silenced"] < 0.1 * mouth["aperture_before_silence"]
 
