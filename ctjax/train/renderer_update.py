@@ -199,8 +199,8 @@ class RendererUpdate:
         landmarks: Sequence[Array | None] = (None, None),
     ) -> Outcome:
         """The driving frame from the source's appearance, and what the equivariance loss compares. draw: False leaves
-        the generator out, where only keypoints and poses are looked at. landmarks: to draw by, of
-        the source and of the driving frame, None for its estimated keypoints."""
+        the generator out, where only keypoints and poses are looked at. landmarks: to draw by, of the source and of
+        the driving frame; None for its estimated keypoints."""
 
         def stage(run: Callable[..., Any], params: Params, *inputs: Any) -> tuple[Any, Params]:
             model = self.bind(params, train=train)
