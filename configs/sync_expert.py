@@ -22,6 +22,7 @@ def full_size() -> dict:
         "task": "sync_expert",
         "records": ("records",),
         "renderer": "bundles/renderer",
+        "start": "",  # a sync expert's bundle, to go on from
         "audio_encoder": "",  # an Audio2Exp bundle, to start from the released audio half
         "freeze_audio": False,
         "model": {"frames": 5, "crop": 96, "widths": (32, 64, 128, 256, 512)},

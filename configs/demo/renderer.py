@@ -80,11 +80,12 @@ STAGES = {
         "jitter": A_LITTLE,
         "size": 128,
         "batch": 4,
-        "steps": 500,
+        "steps": 1_000,
         "lr": 7e-4,
         "ema": 0.99,
         "weights": {**DRAWING, "mouth_pixel": 40.0, "mouth_drawn": 10.0},
         "drawn_by": "driving_landmarks",
+        "closing": 0.5,
         "start": "runs/demo/painter/export/renderer",
         "freeze": ESTIMATORS,
     },
@@ -129,6 +130,7 @@ def get_config(stage: str = "generator128") -> ConfigDict:
             "start_scale": chosen.get("start_scale", 1.0),
             "freeze": chosen.get("freeze", ()),
             "drawn_by": chosen.get("drawn_by", "estimates"),
+            "closing": chosen.get("closing", 0.0),
             "renderer": {
                 "generator": {
                     "block_expansion": FEATURES // 4,

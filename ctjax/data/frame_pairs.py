@@ -18,7 +18,7 @@ import grain
 import numpy as np
 
 from ctjax.data.records import ClipInfo, in_split
-from ctjax.faces.landmarks import MIRRORED_68
+from ctjax.faces.landmarks import LOWER_INNER_LIP, MIRRORED_68, UPPER_INNER_LIP
 from ctjax.types import UserError
 
 Example = dict[str, np.ndarray]
@@ -29,6 +29,7 @@ INNER_LIPS = slice(60, 68)  # of the 68 landmarks
 MIRROR_SIGNS = np.array([-1.0, 1.0, -1.0], np.float32)  # of yaw, pitch and roll in a mirrored picture
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 HELD_OUT_SHARE = 0.1
+EXTREMES = 0.1  # the share of a clip's frames that count as wide open, and as closed
 
 
 @dataclass(frozen=True)
@@ -168,12 +169,21 @@ def inner_mouth(landmarks: np.ndarray, size: int) -> np.ndarray:
     return cv2.fillPoly(np.zeros((size, size), np.uint8), [edge], 1).astype(bool)
 
 
+def opened_and_closed(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The frames of a clip with the widest open mouths and those with the most closed ones: a tenth of the clip each,
+    at least one. landmarks: "t 68 2", t >= 2."""
+    by_opening = np.argsort(np.linalg.norm(landmarks[:, LOWER_INNER_LIP] - landmarks[:, UPPER_INNER_LIP], axis=-1))
+    count = max(round(EXTREMES * len(landmarks)), 1)
+    return by_opening[-count:], by_opening[:count]
+
+
 class FramePairs(grain.transforms.RandomMap):
     """Two frames of one clip: source_u8, driving_u8 "h w 3"; clip: its number; driving_pose_deg "3" (yaw, pitch,
     roll) where `poses` asks for it; source_landmarks, driving_landmarks "68 2" (-1 to 1 across the picture) and
     driving_inner_mouth "h w" (bool, between the lips) where `landmarks` does. Half of the pairs are mirrored if
-    `mirror`; `jitter` changes the colours of each. size: side that pictures are scaled to; None keeps the clips'
-    own."""
+    `mirror`; `jitter` changes the colours of each. closing: the share of pairs that go from one of a clip's widest
+    mouths to one of its most closed, which chance seldom draws. size: side that pictures are scaled to; None keeps the
+    clips' own."""
 
     def __init__(
         self,
@@ -184,16 +194,20 @@ class FramePairs(grain.transforms.RandomMap):
         landmarks: bool = False,
         mirror: bool = True,
         jitter: JitterConfig = JitterConfig(),
+        closing: float = 0.0,
         size: int | None = None,
     ):
-        self._jitter = jitter
+        self._jitter, self._closing = jitter, closing
         self._size = size or source.image_size
         self._source, self._clips, self._mirror = source, clips, mirror
         self._poses, self._landmarks = poses, landmarks
 
     def random_map(self, index: int, rng: np.random.Generator) -> Example:
         number = int(self._clips[index])
-        frames = rng.choice(self._source.clips[number].frames, 2, replace=False)
+        if self._closing and rng.random() < self._closing:
+            frames = [rng.choice(some) for some in opened_and_closed(self._source[number]["landmarks"])]
+        else:
+            frames = rng.choice(self._source.clips[number].frames, 2, replace=False)
         pair = self.pair(number, *map(int, frames), mirrored=self._mirror and rng.random() < 0.5)
         if self._jitter != JitterConfig():
             change = self._jitter.draw(rng)

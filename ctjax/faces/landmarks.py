@@ -30,6 +30,7 @@ MESH_TO_68 = (
     *(61, 40, 37, 0, 267, 270, 291, 321, 314, 17, 84, 91),  # 48-59 outer lip, from the right corner over the top
     *(78, 81, 13, 311, 308, 402, 14, 178),  # 60-67 inner lip, likewise
 )
+UPPER_INNER_LIP, LOWER_INNER_LIP = 62, 66  # of the 68: the middle of the opening
 # Which of the 68 takes a point's place in the mirrored picture.
 MIRRORED_68 = (
     *range(16, -1, -1),

@@ -48,6 +48,11 @@ def open_expert(path: str | pathlib.Path, compute: Compute = "float32") -> tuple
     return KINDS[name].expert(opened.network), opened
 
 
+def open_own_expert(path: str | pathlib.Path) -> Frozen:
+    """A sync expert that was trained here, to go on with."""
+    return _open(path, "sync_expert", KINDS["sync_expert"].config, KINDS["sync_expert"].network, "float32")
+
+
 def open_vgg19(path: str | pathlib.Path, compute: Compute = "float32") -> Frozen:
     """VGG-19's feature stack."""
     return _open(path, "vgg19", Vgg19Config, vgg19.network, compute)

@@ -36,8 +36,8 @@ Batch = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """steps: length of the run. batch: examples per step over all devices. The intervals are in steps; 0 means never
-    (the last step is always saved). keep: checkpoints kept."""
+    """steps: length of the run; 0 measures and exports what it starts from. batch: examples per step over all devices.
+    The intervals are in steps; 0 means never (the last step is always saved). keep: checkpoints kept."""
 
     steps: int = 100_000
     batch: int = 8
@@ -49,9 +49,9 @@ class LoopConfig:
     pictures_every: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "log_every", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, least in (("steps", 0), ("batch", 1), ("log_every", 1), ("save_every", 1), ("keep", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
 
 
 class Task(Protocol):

@@ -60,7 +60,8 @@ class RendererTraining:
     things out. start, start_discriminator: bundles to go on from; their architecture replaces `renderer` and
     `discriminator`. start_scale: multiplies the scale_factor of both estimators of `start`; 0.5 where its pictures were
     half as large, so that the estimators go on seeing what they know. freeze: dotted parts of the renderer that stay as
-    they are, for fine-tuning. drawn_by: see `RendererUpdateConfig`."""
+    they are, for fine-tuning. drawn_by: see `RendererUpdateConfig`. closing: the share of pairs from a wide open mouth
+    to a closed one (`FramePairs`)."""
 
     records: tuple[str, ...] = ()
     crops: tuple[str, ...] = ()
@@ -80,6 +81,7 @@ class RendererTraining:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     losses: RendererLossConfig = field(default_factory=RendererLossConfig)
     drawn_by: DrawnBy = "estimates"
+    closing: float = 0.0
     compute: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     split: str = "train"
@@ -95,10 +97,12 @@ class RendererTraining:
             raise ValueError("give either records (folders made by prepare.py) or crops (folders of face crops)")
         if self.crops and self.poses != "none":
             raise ValueError(f"poses is {self.poses!r}, but a folder of crops knows no poses: set hopenet instead")
-        if self.crops and (self.losses.weights.needs_landmarks or self.drawn_by != "estimates"):
+        if not 0 <= self.closing <= 1:
+            raise ValueError(f"closing is a share of the pairs, from 0 to 1, not {self.closing}")
+        if self.crops and (self.losses.weights.needs_landmarks or self.drawn_by != "estimates" or self.closing):
             raise ValueError(
-                "drawn_by, or a weight of losses.weights.landmark, lips, mouth_pixel, mouth_drawn or inner_mouth, asks "
-                "for landmarks, but a folder of crops knows none: use records"
+                "drawn_by, closing, or a weight of losses.weights.landmark, lips, mouth_pixel, mouth_drawn or "
+                "inner_mouth, asks for landmarks, but a folder of crops knows none: use records"
             )
         if self.start_scale != 1 and not self.start:
             raise ValueError("start_scale changes what the estimators of `start` see, but there is no start")
@@ -179,7 +183,8 @@ class RendererTask:
 
     def training_data(self, rows: parallel.Rows) -> grain.IterDataset:
         config = self.config
-        pairs = FramePairs(self.clips, self._train, mirror=config.mirror, jitter=config.jitter, **self._asked)
+        augmented = {"mirror": config.mirror, "jitter": config.jitter, "closing": config.closing}
+        pairs = FramePairs(self.clips, self._train, **augmented, **self._asked)
         return pipeline.batches(transforms.endless(self._train, pairs, config.loop.seed), rows, config.reading)
 
     @property

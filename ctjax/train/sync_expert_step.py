@@ -6,6 +6,7 @@ and is kept as it is; `renderer` where figures on reconstructed frames are asked
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -51,14 +52,16 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class SyncExpertTraining:
-    """records: folders made by prepare.py. windows: cut from each clip of a batch, `gap` frames apart at least.
-    audio_encoder: an Audio2Exp bundle whose encoder to start from; `freeze_audio` keeps it as it is. renderer: a
-    bundle, for the figures on reconstructed frames. candidates: windows a clip in the figures on held-out clips.
-    held_out: their split, by default val where there is one, else test. in_memory: keep mouths and sounds of all clips
-    there (with a crop of 48 px 12 kB a frame)."""
+    """records: folders made by prepare.py. start: a sync expert's bundle to go on from; its architecture replaces
+    `model`. windows: cut from each clip of a batch, `gap` frames apart at least. audio_encoder: an Audio2Exp bundle
+    whose encoder to start from; `freeze_audio` keeps it as it is. renderer: a bundle, for the figures on reconstructed
+    frames. candidates: windows a clip in the figures on held-out clips. held_out: their split, by default val where
+    there is one, else test. in_memory: keep mouths and sounds of all clips there (with a crop of 48 px 12 kB a
+    frame)."""
 
     records: tuple[str, ...]
     task: Literal["sync_expert"] = "sync_expert"
+    start: str | None = None
     model: SyncExpertConfig = field(default_factory=SyncExpertConfig)
     loss: Literal["info_nce", "bce"] = "info_nce"
     windows: int = 4
@@ -79,6 +82,8 @@ class SyncExpertTraining:
     def __post_init__(self) -> None:
         if self.windows < 2 or self.candidates < 2:
             raise ValueError("windows and candidates must be at least 2: an expert learns by comparing")
+        if self.start and self.audio_encoder:
+            raise ValueError("start brings an audio encoder of its own: leave audio_encoder out")
         if self.model.mel and self.audio_encoder:
             raise ValueError("audio_encoder is for an expert that hears HuBERT; this one hears mel (model.mel)")
         if self.freeze_audio and not self.audio_encoder:
@@ -91,6 +96,11 @@ class SyncExpertTask:
     """A `loop.Task`."""
 
     def __init__(self, config: SyncExpertTraining):
+        self.eager_init = bool(config.start)
+        self._start = None
+        if config.start:
+            opened = frozen_networks.open_own_expert(config.start)
+            self._start, config = opened.params, dataclasses.replace(config, model=opened.network.config)
         self.config = config
         self.expert = SyncExpert(config.model)
         self.optimizer = optim.build(config.optimizer)
@@ -116,7 +126,10 @@ class SyncExpertTask:
         self._start_audio = self._open_audio_encoder()
 
     def init(self, key: jax.Array) -> State:
-        params = self.expert.init(state.drawing_key(key))
+        if self._start is not None:
+            params = jax.tree.map(jnp.asarray, self._start)
+        else:
+            params = self.expert.init(state.drawing_key(key))
         if self._start_audio is not None:
             if self.config.freeze_audio:
                 del params["audio_encoder"]

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from ctjax.data import frame_pairs
-from ctjax.data.frame_pairs import CropFolder, FramePairs, HeldOutPairs, JitterConfig
+from ctjax.data.frame_pairs import (
+    ClipInfo,
+    CropFolder,
+    FramePairs,
+    HeldOutPairs,
+    JitterConfig,
+    opened_and_closed,
+)
+from ctjax.faces.landmarks import LOWER_INNER_LIP
 from ctjax.types import UserError
 
 SIZE = 8
@@ -167,3 +175,35 @@ def test_pictures_are_scaled_and_landmarks_stay():
     assert example["source_u8"].shape == example["driving_u8"].shape == (SIZE // 2, SIZE // 2, 3)
     assert np.all(example["driving_u8"] == 3)
     np.testing.assert_allclose(example["driving_landmarks"], 1.0, atol=1e-6)
+
+
+SPOKEN_FRAMES = 40
+
+
+class Speaking(PosedClip):
+    """Frames numbered in their pixels, whose mouths open from frame to frame."""
+
+    clips = (ClipInfo("b", "b", "train", SPOKEN_FRAMES),)
+
+    def __getitem__(self, key):
+        if key != "landmarks":
+            return super().__getitem__(key)
+        landmarks = np.zeros((SPOKEN_FRAMES, 68, 2))
+        landmarks[:, LOWER_INNER_LIP, 1] = np.arange(SPOKEN_FRAMES)
+        return landmarks
+
+
+@pytest.mark.parametrize("closing", [0.0, 0.5, 1.0])
+def test_a_share_of_pairs_goes_from_wide_open_to_closed(closing):
+    pairs = FramePairs(Speaking(), np.array([0]), closing=closing, mirror=False)
+    rng = np.random.default_rng(0)
+    drawn = [pairs.random_map(0, rng) for _ in range(400)]
+    shut = [p["source_u8"][0, 0, 0] >= 36 and p["driving_u8"][0, 0, 0] < 4 for p in drawn]
+    assert np.mean(shut) == pytest.approx(0.99 * closing + 0.01, abs=0.08)
+    if closing:
+        assert len({int(p["source_u8"][0, 0, 0]) for p, closes in zip(drawn, shut, strict=True) if closes}) == 4
+
+
+def test_the_extremes_of_a_short_clip_are_one_frame_each():
+    widest, closed = opened_and_closed(Speaking()["landmarks"][:3])
+    assert list(widest) == [2] and list(closed) == [0]

@@ -52,7 +52,7 @@ def compute(case: str, dtype=np.float32) -> dict[str, np.ndarray]:
     warp = Warp(
         record.inputs[f"theta{suffix}"].astype(dtype), record.inputs[f"control_params{suffix}"][:, 0].astype(dtype)
     )
-    made = jax.jit(_both_passes(update, train=case == "train"))(renderer, judge, frozen, batch, warp)
+    made = parity.AS_WRITTEN(_both_passes(update, train=case == "train"))(renderer, judge, frozen, batch, warp)
     return _named(record, case, jax.tree.map(np.asarray, made), judge_part)
 
 

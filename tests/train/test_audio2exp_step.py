@@ -10,6 +10,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parity
 import portpicker
 import pytest
 
@@ -188,7 +189,7 @@ def terms_of(world, batch, **changes):
         values = task.terms(params, frozen, batch, 0.8, jnp.linspace(0, 1, 8))
         return sum(jnp.mean(value) for value in values.values()), values
 
-    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    compiled = parity.AS_WRITTEN(jax.value_and_grad(loss, has_aux=True))
     return lambda params: compiled(params, task.frozen)
 
 

@@ -111,6 +111,21 @@ def test_the_bundle_opens_with_its_report(contrastive):
     assert list((run / "pictures" / "mouths").glob("*.png"))
 
 
+def test_an_expert_is_measured_without_training_it(contrastive, folder, tmp_path):
+    """Zero steps from its own bundle: the same weights, the same report, its own architecture."""
+    exported = contrastive[0] / "export" / "sync_expert"
+    measure = loop.LoopConfig(steps=0, batch=8, evaluate_every=0, pictures_every=0)
+    config = recipe(folder, start=str(exported), model=SyncExpertConfig(), loop=measure)
+    loop.run(SyncExpertTask(config), config.loop, folder=tmp_path)
+    before, after = (
+        weights.open_bundle(bundle, network="sync_expert") for bundle in (exported, tmp_path / "export" / "sync_expert")
+    )
+    assert jax.tree.all(jax.tree.map(np.array_equal, before.params, after.params))
+    assert after.config == before.config
+    reports = [opened.manifest["provenance"][sync_report.REPORT]["real"] for opened in (before, after)]
+    assert reports[0] == pytest.approx(reports[1], abs=1e-4)
+
+
 def test_a_given_audio_encoder_is_kept_to_the_bit(paired, given_audio):
     run, outcome = paired
     assert "audio_encoder" not in outcome.state["params"]
@@ -138,6 +153,8 @@ def test_an_expert_that_hears_mel_needs_no_features(folder, tmp_path):
 def test_mistakes_are_named(folder):
     with pytest.raises(ValueError, match="audio_encoder is for an expert that hears HuBERT"):
         recipe(folder, model=SyncExpertConfig(mel=MelTowerConfig()), audio_encoder="bundle")
+    with pytest.raises(ValueError, match="start brings an audio encoder of its own"):
+        recipe(folder, start="expert", audio_encoder="bundle")
     with pytest.raises(UserError, match=r"features have 8 channels, model\.audio\.channels says 4"):
         wrong = Audio2ExpConfig(channels=4, widths=(8, 8, 8, 8))
         SyncExpertTask(recipe(folder, model=SyncExpertConfig(crop=32, widths=(8,), audio=wrong)))

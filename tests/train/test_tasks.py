@@ -58,7 +58,7 @@ def changed(path, value):
         ("optimizer.lrr", 1.0, r"unknown key lrr, did you mean lr\?"),
         ("framse", 5, r"unknown key framse, did you mean frames\?"),
         ("loop.batch", "eight", r"loop\.batch: expected int"),
-        ("loop.steps", 0, "steps must be at least 1"),
+        ("loop.steps", -1, "steps must be at least 0"),
         ("silent_share", 1.5, "silent_share is a probability"),
         ("pairing.in_sync", -1.0, "must not be negative"),
         ("alpha.kind", "sudden", "sudden"),

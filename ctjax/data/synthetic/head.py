@@ -11,17 +11,12 @@ from ctjax.data.synthetic import face_shape as shape_of
 from ctjax.data.synthetic.articulation import Mouth
 from ctjax.data.synthetic.face_shape import MovingSkin, ramp
 from ctjax.data.synthetic.identity import Identity
-from ctjax.data.synthetic.landmarks import (
-    LEFT_CORNER,
-    LOWER_INNER_LIP,
-    RIGHT_CORNER,
-    UPPER_INNER_LIP,
-    Landmarks,
-)
+from ctjax.data.synthetic.landmarks import LEFT_CORNER, RIGHT_CORNER, Landmarks
 from ctjax.data.synthetic.parts import MouthInside, body_parts, static_parts
 from ctjax.data.synthetic.points import Part, from_grids
 from ctjax.data.synthetic.skin import Eyes, EyeState, Lips, complexion
 from ctjax.data.synthetic.splat import OVERSAMPLING, cross, grid_normals, nearest_points, turn_points
+from ctjax.faces.landmarks import LOWER_INNER_LIP, UPPER_INNER_LIP
 
 SCALE = 0.454  # pixels per unit at scale 1, of the picture's side: the crop that is made of a face at inference
 CENTRE_Y = 0.466

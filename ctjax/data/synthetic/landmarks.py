@@ -12,7 +12,6 @@ from ctjax.data.synthetic import face_shape as shape_of
 from ctjax.data.synthetic.identity import Identity
 from ctjax.data.synthetic.skin import EyeState, brow_centre, lids
 
-UPPER_INNER_LIP, LOWER_INNER_LIP = 62, 66  # the middle of the opening
 RIGHT_CORNER, LEFT_CORNER = 48, 54
 OUTER_LIP, INNER_LIP = slice(48, 60), slice(60, 68)
 _JAW_Y = ((0.0, 0.25, 0.5, 0.75, 1.0), (-0.955, -0.89, -0.70, -0.36, 0.05))  # height over the share of the way up
