@@ -19,7 +19,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not full'
 
 test-full: $(STAMP)
-	$(BIN)/python -m pytest -m full
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m full
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

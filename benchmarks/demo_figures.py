@@ -196,13 +196,14 @@ def closed_reading(measure: Aperture, clip: Filmed) -> float:
     return float(np.nanmean(measure(clip.frames_u8[clip.aperture_px < CLOSED_PX][:CLOSED_FRAMES])))
 
 
-def mouth(head: TalkingHead, measure: Aperture, clip: Filmed, other: Filmed) -> dict[str, float]:
-    """A still picture of the clip's speaker under the clip's sound, under `other`'s, and by alpha; and silenced."""
+def mouth(head: TalkingHead, measure: Aperture, clip: Filmed, other: Filmed, every: int = 1) -> dict[str, float]:
+    """A still picture of the clip's speaker under the clip's sound, under `other`'s, and by alpha; and silenced. The
+    correlations are those of every so many frames."""
     measure.calibrate(clip)
     picture = clip.frames_u8[0]
     length = min(len(clip.windows), len(other.windows))
-    own = measure(speaking(head, picture, clip.windows, 0.7))
-    foreign = measure(speaking(head, picture, other.windows[:length], 0.7))
+    own = measure(speaking(head, picture, clip.windows[::every], 0.7))
+    foreign = measure(speaking(head, picture, other.windows[:length:every], 0.7))
     spread = slice(None, None, SPREAD)
     by_alpha = {
         f"aperture_alpha_{alpha:g}": np.nanmean(measure(speaking(head, picture, clip.windows[spread], alpha)))
@@ -212,8 +213,8 @@ def mouth(head: TalkingHead, measure: Aperture, clip: Filmed, other: Filmed) -> 
     silence = np.repeat(head.silence()[None], head.chunk, axis=0)
     silenced = np.nanmean(measure(dubbed(head, clip.frames_u8[[widest] * head.chunk], silence, 0.7)[:1]))
     return {
-        "correlation": correlation(own, clip.aperture_px),
-        "correlation_control": correlation(foreign, clip.aperture_px[:length]),
+        "correlation": correlation(own, clip.aperture_px[::every]),
+        "correlation_control": correlation(foreign, clip.aperture_px[:length:every]),
         "aperture_truth": float(clip.aperture_px.mean()),
         "aperture_closed": closed_reading(measure, clip),
         **by_alpha,

@@ -6,6 +6,7 @@ values weighted by it. A new block of keys rescales the old sums to the new larg
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -13,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 KEYS_AT_ONCE = 512
-QUERIES_AT_ONCE = 512
-MASKED = -1e30  # finite, so that a block without any valid key changes nothing and makes no NaN
+QUERIES_AT_ONCE = 1024
+MASKED = -1e30  # finite, so that no difference of two of them is a NaN
 
 
 class RunningAttention(NamedTuple):
@@ -43,28 +44,31 @@ def attend(
 
     Lengths beyond `QUERIES_AT_ONCE` and `KEYS_AT_ONCE` must be multiples of them.
     """
-    queries_at_once = min(QUERIES_AT_ONCE, queries.shape[1])
-    keys_at_once = min(KEYS_AT_ONCE, keys.shape[1])
+    queries, keys, values = (jnp.moveaxis(x, 2, 1) for x in (queries, keys, values))  # "b h l d"
+    queries_at_once = min(QUERIES_AT_ONCE, queries.shape[2])
+    keys_at_once = min(KEYS_AT_ONCE, keys.shape[2])
+    whole, some = count // keys_at_once, -(-count // keys_at_once)
 
     def one_query_block(block):
         state, queries = block
 
-        def one_key_block(index, state):
+        def one_key_block(index, state, *, masked):
             first = index * keys_at_once
-            k, v = (jax.lax.dynamic_slice_in_dim(x, first, keys_at_once, axis=1) for x in (keys, values))
-            return _update(state, queries, k, v, count - first)
+            k, v = (jax.lax.dynamic_slice_in_dim(x, first, keys_at_once, axis=2) for x in (keys, values))
+            return _update(state, queries, k, v, count - first if masked else None)
 
-        return jax.lax.fori_loop(0, keys.shape[1] // keys_at_once, one_key_block, state)
+        # Masks cost a third of the time, and only the clip's last keys need one.
+        state = jax.lax.fori_loop(0, whole, functools.partial(one_key_block, masked=False), state)
+        return jax.lax.fori_loop(whole, some, functools.partial(one_key_block, masked=True), state)
 
-    blocks = queries.shape[1] // queries_at_once
-    split = (_split(state.largest, 2, blocks), _split(state.total, 2, blocks), _split(state.weighted, 2, blocks))
-    states = jax.lax.map(one_query_block, (RunningAttention(*split), _split(queries, 1, blocks)))
+    blocks = queries.shape[2] // queries_at_once
+    states = jax.lax.map(one_query_block, jax.tree.map(lambda x: _split(x, blocks), (state, queries)))
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], -1, *x.shape[4:]), states)
 
 
-def _split(x: jax.Array, axis: int, blocks: int) -> jax.Array:
-    """`axis` cut into `blocks`, whose number becomes the first axis."""
-    return jnp.moveaxis(x.reshape(*x.shape[:axis], blocks, -1, *x.shape[axis + 1 :]), axis, 0)
+def _split(x: jax.Array, blocks: int) -> jax.Array:
+    """ "b h q ..." as "blocks b h q/blocks ..."."""
+    return jnp.moveaxis(x.reshape(*x.shape[:2], blocks, -1, *x.shape[3:]), 2, 0)
 
 
 def finish(state: RunningAttention) -> Float[Array, "b q h d"]:
@@ -73,13 +77,14 @@ def finish(state: RunningAttention) -> Float[Array, "b q h d"]:
 
 
 def _update(state: RunningAttention, queries, keys, values, count) -> RunningAttention:
-    scores = jnp.einsum("bqhd,bkhd->bhqk", queries, keys, preferred_element_type=jnp.float32)
-    valid = jnp.arange(keys.shape[1]) < count
-    scores = jnp.where(valid, scores, MASKED)
+    """After a block of keys, all of "b h l d"; count: how many of the keys count, None for all."""
+    scores = jnp.einsum("bhqd,bhkd->bhqk", queries, keys, preferred_element_type=jnp.float32)
+    if count is not None:
+        scores = jnp.where(jnp.arange(keys.shape[2]) < count, scores, MASKED)
     largest = jnp.maximum(state.largest, scores.max(axis=-1))
-    weights = jnp.where(valid, jnp.exp(scores - largest[..., None]), 0.0)
+    weights = jnp.exp(scores - largest[..., None])
     kept = jnp.exp(state.largest - largest)
-    added = jnp.einsum("bhqk,bkhd->bhqd", weights.astype(values.dtype), values, preferred_element_type=jnp.float32)
+    added = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(values.dtype), values, preferred_element_type=jnp.float32)
     return RunningAttention(
         largest, kept * state.total + weights.sum(axis=-1), kept[..., None] * state.weighted + added
     )

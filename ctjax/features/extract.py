@@ -6,7 +6,7 @@ of every block, then lets every block of queries see all of them (`ctjax.feature
 in a temporary file. The result differs from the network run at once by rounding only.
 
 Work grows with the square of the clip through attention, as it does in one run: up to some two minutes it does not
-show, for an hour it is thirty times the rest.
+show, for an hour it is many times the rest.
 """
 
 from __future__ import annotations
