@@ -13,6 +13,7 @@ def get_config() -> ConfigDict:
         {
             "task": "sync_expert",
             "records": ("runs/demo/records",),
+            "start": "",
             "renderer": "runs/demo/renderer/export/renderer",
             "model": {
                 "frames": 5,

@@ -97,10 +97,11 @@ class SyncExpertTask:
 
     def __init__(self, config: SyncExpertTraining):
         self.eager_init = bool(config.start)
-        self._start = None
+        self._start, self._started_from = None, ""
         if config.start:
             opened = frozen_networks.open_own_expert(config.start)
-            self._start, config = opened.params, dataclasses.replace(config, model=opened.network.config)
+            self._start, self._started_from = opened.params, opened.fingerprint
+            config = dataclasses.replace(config, model=opened.network.config)
         self.config = config
         self.expert = SyncExpert(config.model)
         self.optimizer = optim.build(config.optimizer)
@@ -328,6 +329,7 @@ class SyncExpertTask:
                     "trained_by": "ctjax",
                     "steps": int(current["step"]),
                     sync_report.REPORT: report,
+                    **({"started_from": self._started_from} if self._started_from else {}),
                     **({HUBERT: self.records.features[HUBERT]} if self._sound == HUBERT else {}),
                     **({RENDERER: self.records.features[RENDERER]} if self._renderer is not None else {}),
                 },

@@ -122,6 +122,7 @@ def test_an_expert_is_measured_without_training_it(contrastive, folder, tmp_path
     )
     assert jax.tree.all(jax.tree.map(np.array_equal, before.params, after.params))
     assert after.config == before.config
+    assert after.manifest["provenance"]["started_from"] == weights.fingerprint(before.manifest)
     reports = [opened.manifest["provenance"][sync_report.REPORT]["real"] for opened in (before, after)]
     assert reports[0] == pytest.approx(reports[1], abs=1e-4)
 
