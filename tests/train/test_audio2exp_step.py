@@ -97,7 +97,7 @@ def recipe(world, **changes):
         "alpha": Ramp(steps=10, start=0.5),
         "weights": Audio2ExpWeights(perceptual=0.1, sync=1.0),
         "optimizer": OptimizerConfig(lr=2e-3, warmup=2, ema=0.9),
-        "loop": loop.LoopConfig(steps=24, batch=8, log_every=1, save_every=12, evaluate_every=12, pictures_every=24),
+        "loop": loop.LoopConfig(steps=24, batch=8, log_every=1, save_every=12, evaluate_every=24, pictures_every=24),
     }
     return Audio2ExpTraining(**(settings | changes))
 
