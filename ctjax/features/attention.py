@@ -57,7 +57,7 @@ def attend(
             k, v = (jax.lax.dynamic_slice_in_dim(x, first, keys_at_once, axis=2) for x in (keys, values))
             return _update(state, queries, k, v, count - first if masked else None)
 
-        # Masks cost a third of the time, and only the clip's last keys need one.
+        # Masks cost a quarter of the time, and only the clip's last keys need one.
         state = jax.lax.fori_loop(0, whole, functools.partial(one_key_block, masked=False), state)
         return jax.lax.fori_loop(whole, some, functools.partial(one_key_block, masked=True), state)
 
