@@ -34,7 +34,9 @@ def recipe(folder, **changes):
         "windows": 4,
         "gap": 8,
         "optimizer": OptimizerConfig(lr=2e-3, warmup=10),
-        "loop": loop.LoopConfig(steps=120, batch=8, log_every=1, save_every=200, evaluate_every=120, pictures_every=120),
+        "loop": loop.LoopConfig(
+            steps=120, batch=8, log_every=1, save_every=200, evaluate_every=120, pictures_every=120
+        ),
     }
     return SyncExpertTraining(**(settings | changes))
 
