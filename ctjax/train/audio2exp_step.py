@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ctjax import animate, parallel
+from ctjax import animate, parallel, weights
 from ctjax.data import pipeline, transforms
 from ctjax.data.pipeline import ReadingConfig
 from ctjax.data.records import HELD_OUT, HUBERT, RecordSet
@@ -105,6 +105,8 @@ class Audio2ExpTask:
         self.config = config
         self.optimizer = optim.build(config.optimizer)
         self.records = RecordSet(config.records)
+        if config.hubert:  # it is not read before the export: a wrong path must not wait until then
+            weights.read_manifest(config.hubert, "hubert")
         renderer = frozen_networks.open_renderer(config.renderer, config.compute)
         self.expert, expert = frozen_networks.open_expert(config.expert.bundle, config.compute)
         self._check_expert(expert)

@@ -275,6 +275,11 @@ def test_an_expert_must_have_shown_its_accuracy(world):
     Audio2ExpTask(recipe(world, expert=ExpertChoice(str(world / "unmeasured"), unchecked=True)))
 
 
+def test_a_speech_network_that_is_not_there_is_said_before_training(world):
+    with pytest.raises(weights.BundleError, match="nowhere: no such bundle"):
+        Audio2ExpTask(recipe(world, hubert=str(world / "nowhere")))
+
+
 def test_records_of_other_weights_are_refused(world, tmp_path):
     renderer = Renderer(tiny_renderer.RENDERER)
     weights.save_bundle(
