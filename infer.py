@@ -57,8 +57,7 @@ def main() -> None:
     from ctjax.infer.options import AnimateOptions, curve_or_number
     from ctjax.infer.talking_head import TalkingHead
 
-    if _CROP_ONLY.value and _SIDE_BY_SIDE.value:
-        raise UserError("--crop_only and --side_by_side exclude each other")
+    _refuse_contradictions()
     if _BUNDLE.value is not None and (_SOURCE.value is None or _AUDIO.value is None):
         raise UserError("--bundle needs --source and --audio: a face and what it is to say")
     source, audio = (given or own for given, own in zip((_SOURCE.value, _AUDIO.value), demo.example(), strict=True))
@@ -78,7 +77,8 @@ def main() -> None:
         silence_audio=_SILENCE.value,
         crf=_CRF.value,
     )
-    Inputs.open(source, audio, _DRIVING.value).check_output(_OUTPUT.value)  # before the networks are loaded
+    # Before the networks are loaded.
+    Inputs.open(source, audio, _DRIVING.value, _SILENCE.value).check_output(_OUTPUT.value)
     if _BUNDLE.value is None:
         print(demo.NOTICE)
     bundle = _BUNDLE.value or demo.bundle()
@@ -88,6 +88,17 @@ def main() -> None:
     print(f"{_OUTPUT.value}: {animation.summary()}")
     if _BUNDLE.value is None:
         print(demo.next_steps())
+
+
+def _refuse_contradictions() -> None:
+    files = (_BUNDLE, _SOURCE, _AUDIO, _OUTPUT, _DRIVING, _ALPHA_CURVE, _SILENCE)
+    if empty := [flag.name for flag in files if flag.value == ""]:
+        raise UserError(
+            f"--{empty[0]} is empty: give a path, or leave it out (a variable of the shell that is not set?)"
+        )
+    for pair in ((_CROP_ONLY, _SIDE_BY_SIDE), (_ALPHA, _ALPHA_CURVE), (_FACE, _BOX)):
+        if all(flag.value is not None and flag.value is not False for flag in pair):
+            raise UserError(f"--{pair[0].name} and --{pair[1].name} exclude each other")
 
 
 def _box(values: list[str] | None) -> Box | None:

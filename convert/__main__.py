@@ -134,11 +134,17 @@ def _overwrite_and_debug(command: argparse.ArgumentParser) -> None:
 
 def _add_flag(command: argparse.ArgumentParser, flag: Flag) -> None:
     kinds: dict[str, dict[str, Any]] = {
-        "int": {"type": int, "metavar": "N"},
+        "count": {"type": _count, "metavar": "N"},
         "path": {"type": pathlib.Path, "metavar": "FILE"},
         "yesno": {"type": _yes_or_no, "metavar": "{yes,no}"},
     }
     command.add_argument(f"--{flag.name}", help=flag.help, **kinds[flag.kind])
+
+
+def _count(text: str) -> int:
+    if not (text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _yes_or_no(text: str) -> bool:

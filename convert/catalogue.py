@@ -24,7 +24,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Flag:
-    """An option of one network's command. kind: "yesno", "int" or "path"."""
+    """An option of one network's command. kind: "yesno", "count" or "path"."""
 
     name: str
     kind: str
@@ -54,7 +54,7 @@ CONTROLTALK_PAGE = "https://huggingface.co/Lavivis/ControlTalk"
 CONTROLTALK_LICENCE = "the code is MIT (NetEase-Media/ControlTalk); that of the weights is not stated there"
 
 SADTALKER_LICENCE = "the repository's: Apache-2.0 today, after an earlier one; nothing else is said of the weights"
-IMAGE_SIZE = Flag("image_size", "int", "side in pixels of the pictures it was trained with (default 256)")
+IMAGE_SIZE = Flag("image_size", "count", "side in pixels of the pictures it was trained with (default 256)")
 
 ENTRIES = (
     Entry(
@@ -138,7 +138,7 @@ ENTRIES = (
         ),
         recipe=recipes.audio2exp,
         marks=(r"audio_encoder\.fc1\.projection\.weight",),
-        flags=(Flag("channels", "int", "width of the HuBERT it was trained with (default 1024)"),),
+        flags=(Flag("channels", "count", "width of the HuBERT it was trained with (default 1024)"),),
     ),
     Entry(
         command="vgg19",

@@ -56,9 +56,12 @@ class StateDict:
 def open_source(path: str | pathlib.Path) -> Source:
     """Opens a checkpoint file of any supported format, or a Hugging Face folder. Raises `CheckpointError`."""
     path = pathlib.Path(path)
-    if path.is_dir():
-        return _open_folder(path)
-    return Source(path, _load_file(path), [path], _settings_beside(path))
+    try:
+        if path.is_dir():
+            return _open_folder(path)
+        return Source(path, _load_file(path), [path], _settings_beside(path))
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
 
 
 def state_dict(source: Source, *, rename: Callable[[str], str] | None = None) -> StateDict:

@@ -5,7 +5,8 @@
 
 `renderer` is a `ctjax.render.renderer.Renderer` or anything with its methods (the fast one), `audio2exp` a
 `ctjax.motion.audio2exp.Audio2Exp`; `params` is {"renderer": ..., "audio2exp": ...}. Pure functions, to be called
-inside `jax.jit`. A batch of one, of the source, the keypoints, the pose or the silence, serves all frames.
+inside `jax.jit`. A batch of one, of the source, the keypoints, the pose or the silence, serves all frames. Pictures are
+RGB from end to end; the released training holds BGR and swaps before and after the renderer (model.py:133-134).
 """
 
 from __future__ import annotations

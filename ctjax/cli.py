@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from ctjax.types import UserError
 
 EXIT_USER_ERROR = 1
 EXIT_INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
+EXIT_TERMINATED = 143  # and by `kill`
 
 
 def cache_dir() -> pathlib.Path:
@@ -36,7 +38,8 @@ def run(main: Callable[[], None], *, debug: Callable[[], bool] = lambda: False) 
     """Parses flags and calls `main()`.
 
     A `UserError` becomes one line on standard error and exit status 1, unless `debug()` is true: then it is raised
-    with its traceback. Ctrl-C exits with status 130.
+    with its traceback; so does an error of the operating system that names a file. Ctrl-C exits with status 130,
+    SIGTERM with 143, both after cleaning up.
     """
 
     def guarded(argv: list[str]) -> None:
@@ -51,7 +54,13 @@ def run(main: Callable[[], None], *, debug: Callable[[], bool] = lambda: False) 
                 raise
             print(f"{pathlib.Path(argv[0]).name}: error: {error}", file=sys.stderr)
             sys.exit(EXIT_USER_ERROR)
+        except OSError as error:  # a full disk, a folder that may not be entered: nothing of it is our mistake
+            if debug() or error.filename is None:
+                raise
+            print(f"{pathlib.Path(argv[0]).name}: error: {error.filename}: {error.strerror}", file=sys.stderr)
+            sys.exit(EXIT_USER_ERROR)
         except KeyboardInterrupt:
             sys.exit(EXIT_INTERRUPTED)
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that half-written files are removed
     app.run(guarded)

@@ -110,7 +110,7 @@ def read_manifest(path: PathLike, network: str | tuple[str, ...] | None = None) 
             f"{file}: schema {manifest.get('schema')} cannot be read by this ctjax, which reads {SCHEMA}: "
             "update ctjax or convert the checkpoint again"
         )
-    missing = [key for key in ("network", "config", "parameters") if key not in manifest]
+    missing = [key for key in ("network", "config", "provenance", "parameters") if key not in manifest]
     if missing:
         raise BundleError(f"{file}: the manifest lacks {', '.join(missing)}")
     wanted = (network,) if isinstance(network, str) else network
@@ -328,7 +328,9 @@ def replacing(folder: pathlib.Path, *, overwrite: bool) -> Iterator[pathlib.Path
     if folder.exists() and not overwrite:
         raise BundleError(f"{folder}: exists already: give another output, or overwrite it (--overwrite)")
     if folder.exists() and not _replaceable(folder):
-        raise BundleError(f"{folder}: exists and holds more than bundles, so it is not overwritten")
+        raise BundleError(
+            f"{folder}: exists and holds more than bundles, so it is not overwritten: give another output"
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
@@ -353,9 +355,17 @@ def replacing(folder: pathlib.Path, *, overwrite: bool) -> Iterator[pathlib.Path
 
 
 def _replaceable(folder: pathlib.Path) -> bool:
-    if not folder.is_dir():
+    return folder.is_dir() and (_is_bundle(folder) or all(_is_bundle(inside) for inside in folder.iterdir()))
+
+
+def _is_bundle(folder: pathlib.Path) -> bool:
+    """A bundle of any schema, and nothing besides: other things have files called manifest.json too."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return False
-    return (folder / MANIFEST).is_file() or all((inside / MANIFEST).is_file() for inside in folder.iterdir())
+    ours = isinstance(manifest, dict) and manifest.get("format") == FORMAT
+    return ours and {entry.name for entry in folder.iterdir()} <= {MANIFEST, ORBAX_FOLDER, COMPACT_FILE}
 
 
 def _umask() -> int:

@@ -200,6 +200,26 @@ def test_nothing_but_a_bundle_is_replaced(tmp_path):
     assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("manifest", ['{"name": "my web app"}', '{"format": "ctjax-bundle"}', "[]", "not JSON"])
+def test_a_folder_with_a_manifest_of_its_own_is_not_taken_for_a_bundle(tmp_path, manifest):
+    home = tmp_path / "home"
+    for folder in (home, tmp_path / "outer" / "inner"):
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(manifest)
+        (folder / "thesis.txt").write_text("years of work")
+    for folder in (home, tmp_path / "outer"):
+        with pytest.raises(BundleError, match="holds more than bundles"):
+            save(folder, overwrite=True)
+    assert (home / "thesis.txt").exists() and (tmp_path / "outer" / "inner" / "thesis.txt").exists()
+
+
+def test_what_was_put_into_a_bundle_is_not_lost(bundle):
+    (bundle / "MODEL_CARD.md").write_text("what it can do")
+    with pytest.raises(BundleError, match="holds more than bundles"):
+        save(bundle, overwrite=True)
+    assert (bundle / "MODEL_CARD.md").exists()
+
+
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, bundle):
     before = open_bundle(bundle).params
     with pytest.raises(TypeError):  # config that is not JSON, found after the parameters are written

@@ -16,6 +16,7 @@ from ctjax.types import Box
 # The face box that the published weights were trained with comes from another detector (S3FD). Such boxes are the
 # mesh's extents with the top raised by this share of their height (46 pictures; the other sides agree to 3-4 %).
 TOP_RAISE = 0.09
+LARGEST_BOX = 3  # sides of the frame that a box given by hand may have, for it is filled up beyond the frame
 INCREASE = 0.2  # the crop's margin on each side, in longer sides of the face box (ControlTalk inference.py:69-71)
 
 
@@ -59,7 +60,7 @@ def whole_pixels(box: Box) -> Box:
 def user_box(numbers: tuple[float, float, float, float], frame_hw: tuple[int, int]) -> Box:
     """A box given by hand as (left, top, right, bottom) in pixels, made the square around it.
 
-    Raises: ValueError in one line if it is empty, turned around or not in the frame.
+    Raises: ValueError in one line if it is empty, turned around, not in the frame or far larger than it.
     """
     if len(numbers) != 4 or not all(math.isfinite(v) for v in numbers):
         raise ValueError(f"a box is four numbers, left, top, right, bottom, not {numbers}")
@@ -70,4 +71,6 @@ def user_box(numbers: tuple[float, float, float, float], frame_hw: tuple[int, in
         raise ValueError(f"box {given} is empty: give left, top, right, bottom in pixels")
     if box.x0 >= width or box.y0 >= height or box.x1 <= 0 or box.y1 <= 0:
         raise ValueError(f"box {given} lies outside the frame of {width} x {height} pixels")
+    if max(box.width, box.height) > LARGEST_BOX * max(width, height):
+        raise ValueError(f"box {given} is more than {LARGEST_BOX} times as large as the frame of {width} x {height}")
     return whole_pixels(square_around(box))

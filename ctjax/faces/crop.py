@@ -17,7 +17,8 @@ def crop(image_u8: np.ndarray, box: Box, size: int, interpolation: int | None = 
     """The part of uint8 "h w 3" in `box` (rounded to whole pixels) as uint8 "size size 3".
 
     Where the box leaves the frame the frame's edge is repeated. Enlarged by cubic interpolation, as the release does
-    (ControlTalk inference.py:87), shrunk by averaging areas, which it does not but which keeps moving detail steady.
+    (ControlTalk inference.py:87; its source pictures linearly, :309), shrunk by averaging areas, which it does not but
+    which keeps moving detail steady.
     """
     x0, y0, x1, y1 = whole_pixels(box)
     height, width = image_u8.shape[:2]

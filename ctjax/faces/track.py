@@ -128,8 +128,8 @@ class FaceTracker:
             if enough(faces, self._which):
                 return choose(faces, self._which), index
             most = max(most, len(faces))
-        searched_range = f"frames 0 to {searched - 1}" if searched else "it, for it has no frames"
-        raise NoFaceError(f"{name}: {shortage(most, self._which)} in {searched_range}; --box sets the place by hand")
+        where = f"its first {searched} frames (every {_SCAN_STRIDE}th was searched)" if searched else "it: no frames"
+        raise NoFaceError(f"{name}: {shortage(most, self._which)} in {where}; --box sets the place by hand")
 
 
 class _Seen(NamedTuple):

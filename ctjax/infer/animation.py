@@ -30,7 +30,7 @@ from ctjax.infer.speaking import Chunk, Still
 from ctjax.infer.timing import StageTimes, prefetched
 from ctjax.media.audio import AudioFile
 from ctjax.media.image import is_picture, read_image
-from ctjax.media.mux import VideoWriter, check_writable
+from ctjax.media.mux import VideoWriter, check_suffix, check_writable
 from ctjax.media.video import VideoSource
 from ctjax.motion.curve import Curve
 from ctjax.progress import progress_bar
@@ -53,31 +53,39 @@ class Shown(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """The files of a clip, opened. clip: the source if it is a video, None if it is a picture."""
+    """The files of a clip, opened. clip: the source if it is a video, None if it is a picture; silence: a recording
+    that begins with silence, None for computed silence."""
 
     source: pathlib.Path
     audio: pathlib.Path
     clip: VideoSource | None
     driving: VideoSource | None
+    silence: pathlib.Path | None
 
     @classmethod
-    def open(cls, source: PathLike, audio: PathLike, driving: PathLike | None) -> Inputs:
+    def open(cls, source: PathLike, audio: PathLike, driving: PathLike | None, silence: PathLike | None) -> Inputs:
         """Opens what is given; a wrong file is a UserError before any work."""
-        AudioFile(audio)
+        for sound in (audio, silence):
+            if sound is not None:
+                AudioFile(sound)
         clip = None if is_picture(source) else VideoSource(source)
         if clip is not None and driving is not None:
             raise UserError(f"{driving}: a driving video moves a picture, but the source {source} is a video itself")
         moves = None if driving is None else VideoSource(driving)
-        return cls(pathlib.Path(source), pathlib.Path(audio), clip, moves)
+        quiet = None if silence is None else pathlib.Path(silence)
+        return cls(pathlib.Path(source), pathlib.Path(audio), clip, moves, quiet)
 
     def check_output(self, path: PathLike) -> None:
         """Raises UserError unless a video can be written to `path`; makes its folder if need be."""
         path = pathlib.Path(path)
+        check_suffix(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{path}: its folder cannot be made: {error.strerror}") from error
-        check_writable(path, inputs=[self.audio, self.source])
+        driving = None if self.driving is None else self.driving.path
+        files = (self.audio, self.source, driving, self.silence)
+        check_writable(path, inputs=[file for file in files if file is not None])
 
 
 class Animation:
@@ -93,7 +101,8 @@ class Animation:
         self.times = StageTimes()
         self._head = head
         self._encoded: Still | None = None
-        self._inputs = Inputs.open(source, audio, driving)
+        self._called = False
+        self._inputs = Inputs.open(source, audio, driving, options.silence_audio)
         with self.times.stage("sound"):
             self._sound = Sound(audio)
         self.frames = frame_count(self._sound.waveform.samples, SAMPLE_RATE_HZ, options.fps)
@@ -114,17 +123,15 @@ class Animation:
         """Writes an mp4 with the sound and returns its path; nothing is left under that name if anything fails."""
         path = pathlib.Path(path)
         self._inputs.check_output(path)
-        frames = iter(self)
-        first = next(frames)
-        size = (first.shape[1], first.shape[0])
-        with (
-            VideoWriter(path, size, self.options.fps, audio=self._inputs.audio, crf=self.options.crf) as writer,
-            progress_bar(total=self.frames, unit="frame", disable=not progress) as bar,
-        ):
-            for frame in itertools.chain([first], frames):
-                with self.times.stage("write"):
-                    writer.write(frame)
-                bar.update()
+        with progress_bar(total=self.frames, unit="frame", disable=not progress) as bar:
+            frames = iter(self)
+            first = next(frames)
+            size = (first.shape[1], first.shape[0])
+            with VideoWriter(path, size, self.options.fps, audio=self._inputs.audio, crf=self.options.crf) as writer:
+                for frame in itertools.chain([first], frames):
+                    with self.times.stage("write"):
+                        writer.write(frame)
+                    bar.update()
         return path
 
     def summary(self) -> str:
@@ -144,8 +151,9 @@ class Animation:
         driving = itertools.repeat(None)
         if moves is not None:
             driving = self.times.timed("pictures", self._tracked_crops(moves, "driving"))
-        for index, group in enumerate(chunked(zip(windows, shown, driving, strict=False), size)):
-            speech, frames, drivers = (list(part) for part in zip(*group, strict=True))
+        # Pictures first: where no face is found that should be said before hours of sound are listened to.
+        for index, group in enumerate(chunked(zip(shown, driving, windows, strict=False), size)):
+            frames, drivers, speech = (list(part) for part in zip(*group, strict=True))
             at = lambda value, first=index * size: _values(value, first, size, options.fps)  # noqa: E731
             chunk = Chunk(
                 stack_padded(speech, size), at(options.alpha), at(options.yaw), at(options.pitch), at(options.roll)
@@ -182,7 +190,9 @@ class Animation:
         else:
             which = options.face if role == "source" else None
             tracker = FaceTracker(self._head.face_finder, which, fixed=options.tracking == "fixed")
-            tracked = tracker.track(clip.resampled(options.fps), frames, str(clip.path))
+            # A face that shows only when the sound is over would leave a clip in which nobody speaks.
+            searched = itertools.islice(clip.resampled(options.fps), self.frames)
+            tracked = tracker.track(searched, frames, str(clip.path))
         points = None
         for frame, face in tracked:
             points = face.points if face.seen else points
@@ -208,14 +218,18 @@ class Animation:
     # --- the devices' side ------------------------------------------------------------------------------------------
 
     def _speak(self, shown: list[Shown], chunk: Chunk, extra: np.ndarray | None):
-        silence = self._head.silence(self.options.silence_audio)
-        if self._inputs.clip is not None:
-            return self._head.speaking.speak_video(extra, chunk, silence)
-        if self._encoded is None:
-            self._encoded = self._head.speaking.still(shown[0].picture)
-        if self._inputs.driving is not None:
-            return self._head.speaking.speak_driven(self._encoded, extra, chunk, silence)
-        return self._head.speaking.speak(self._encoded, chunk, silence)
+        """Hands the chunk to the devices. The first call also compiles, or reads what was compiled before."""
+        with self.times.stage("sound"):
+            silence = self._head.silence(self._inputs.silence)
+        with self.times.stage("render" if self._called else "compile"):
+            self._called = True
+            if self._inputs.clip is not None:
+                return self._head.speaking.speak_video(extra, chunk, silence)
+            if self._encoded is None:
+                self._encoded = self._head.speaking.still(shown[0].picture)
+            if self._inputs.driving is not None:
+                return self._head.speaking.speak_driven(self._encoded, extra, chunk, silence)
+            return self._head.speaking.speak(self._encoded, chunk, silence)
 
     def _composed(self, shown: list[Shown], rendered) -> Iterator[np.ndarray]:
         with self.times.stage("render"):
@@ -227,7 +241,7 @@ class Animation:
 
     def _laid_out(self, source: Shown, picture: np.ndarray) -> np.ndarray:
         if self.options.layout == "crop":
-            return picture
+            return source.picture if source.face.lost else picture
         whole = source.frame.copy()  # as it was filmed, where nobody is there to speak
         if not source.face.lost:
             whole = paste(source.frame, picture, source.face.box, source.mask)

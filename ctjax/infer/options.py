@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import os
-import pathlib
+from collections.abc import Sequence
 
 from ctjax.motion.alpha import DEFAULT_ALPHA
 from ctjax.motion.curve import Curve
@@ -46,18 +47,22 @@ class AnimateOptions:
 
     def __post_init__(self) -> None:
         _number("fps", self.fps, 1, 240)
+        object.__setattr__(self, "fps", float(self.fps))
         for name in ("alpha", "yaw", "pitch", "roll"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, Curve):
-                _number(name, value, *((-5, 5) if name == "alpha" else (-90, 90)))
+            limits = (-5, 5) if name == "alpha" else (-90, 90)
+            for number in value.values.tolist() if isinstance(value, Curve) else [] if value is None else [value]:
+                _number(name, number, *limits)
         _choice("extend", self.extend, EXTENSIONS)
         _choice("tracking", self.tracking, TRACKING)
         _choice("layout", self.layout, LAYOUTS)
         _number("crf", self.crf, 0, 51)
-        if self.face is not None and self.face < 0:
-            raise UserError(f"face {self.face}: faces are counted from the left, the first is 0")
-        if self.box is not None and not (self.box.width >= 1 and self.box.height >= 1):
-            raise UserError(f"box {tuple(self.box)}: x1 must be greater than x0 and y1 greater than y0")
+        if self.face is not None and (not isinstance(self.face, int) or self.face < 0):
+            raise UserError(f"face {self.face!r}: faces are counted from the left, the first is 0")
+        if self.box is not None:
+            object.__setattr__(self, "box", _box(self.box))
+            if self.face is not None:
+                raise UserError("face and box exclude each other: a box given by hand is not looked for")
 
 
 def curve_or_number(name: str, value: str | None) -> float | Curve | None:
@@ -67,16 +72,26 @@ def curve_or_number(name: str, value: str | None) -> float | Curve | None:
     try:
         return float(value)
     except ValueError:
-        if pathlib.Path(value).exists() or value.endswith(".csv"):
+        if value.endswith(".csv") or os.path.exists(value):
             return Curve.read(value)
         raise UserError(f"{name} {value!r} is neither a number nor a CSV file of seconds,value") from None
 
 
+def _box(given: Sequence[float]) -> Box:
+    try:
+        box = Box(*map(float, given))
+    except (TypeError, ValueError):
+        raise UserError(f"box {given!r} must be four numbers: x0, y0, x1, y1") from None
+    if not (box.width >= 1 and box.height >= 1):
+        raise UserError(f"box {tuple(box)}: x1 must be greater than x0 and y1 greater than y0")
+    return box
+
+
 def _number(name: str, value: float, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise UserError(f"{name} must be a number, not {value!r}")
     if not low <= value <= high:
-        raise UserError(f"{name} {value:g} makes no sense: choose a value from {low:g} to {high:g}")
+        raise UserError(f"{name} {float(value):g} makes no sense: choose a value from {low:g} to {high:g}")
 
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -109,7 +109,10 @@ class Speaking:
 
 
 def _turned(pose: HeadPose, chunk: Chunk) -> HeadPose:
-    """`pose` for every frame of the chunk, with the angles that the user gave in place of its own."""
+    """`pose` for every frame of the chunk, with the angles that the user gave in place of its own.
+
+    As the reference's free view (render.py:89-112), but an angle that is not given stays; there it would be 0.
+    """
     frames = chunk.alpha.shape[0]
     pose = jax.tree.map(lambda x: jnp.broadcast_to(x, (frames, *x.shape[1:])), pose)
     given = {

@@ -20,6 +20,7 @@ from ctjax.config import from_mapping
 from ctjax.faces.find import FaceFinder
 from ctjax.features.extract import SpeechFeatures
 from ctjax.features.hubert import HubertConfig
+from ctjax.features.hubert import network as hubert_network
 from ctjax.features.windows import WINDOW_STEPS
 from ctjax.infer.animation import Animation
 from ctjax.infer.options import AnimateOptions, PathLike
@@ -86,13 +87,13 @@ class TalkingHead:
             read_manifest(folder / part, network)
         renderer = open_bundle(folder / "renderer", network="facevid2vid", abstract=_abstract_renderer)
         audio2exp = open_bundle(folder / "audio2exp", network="audio2exp", abstract=_abstract_audio2exp)
-        hubert = open_bundle(folder / "hubert", network="hubert")
+        hubert = open_bundle(folder / "hubert", network="hubert", abstract=_abstract_hubert)
         return cls(
             from_mapping(RendererConfig, renderer.config),
             from_mapping(Audio2ExpConfig, audio2exp.config),
             from_mapping(HubertConfig, hubert.config),
             {"renderer": renderer.params, "audio2exp": audio2exp.params, "hubert": hubert.params},
-            size=size or renderer.manifest["provenance"].get("image_size", DEFAULT_SIZE),
+            size=renderer.manifest["provenance"].get("image_size", DEFAULT_SIZE) if size is None else size,
             dtype=dtype,
             chunk=chunk,
         )
@@ -155,6 +156,10 @@ def _default_chunk() -> int:
     return CHUNK_ON_CPU if devices[0].platform == "cpu" else CHUNK_PER_ACCELERATOR * len(devices)
 
 
+def _abstract_hubert(config: dict[str, Any]) -> Params:
+    return hubert_network(from_mapping(HubertConfig, config)).abstract
+
+
 def _abstract_renderer(config: dict[str, Any]) -> Params:
     return Renderer(from_mapping(RendererConfig, config)).abstract
 
@@ -166,7 +171,7 @@ def _abstract_audio2exp(config: dict[str, Any]) -> Params:
 def _check_size(renderer: RendererConfig, size: int) -> None:
     generator = renderer.generator
     step = 2 ** (generator.num_down_blocks + generator.dense_motion.num_blocks)
-    if size < step or size % step:
+    if not isinstance(size, int) or size < step or size % step:
         raise UserError(f"size {size}: this renderer takes multiples of {step}, for instance {max(step, 256)}")
 
 

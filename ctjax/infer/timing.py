@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
+_FAREWELL_S = 1.0
 
 
 class StageTimes:
@@ -56,7 +57,8 @@ class _Failure:
 def prefetched(items: Iterable[T], depth: int) -> Iterator[T]:
     """`items`, produced by a thread up to `depth` ahead of their use. Its exceptions are raised here.
 
-    Closing the generator early ends the thread; its source is closed with it.
+    Closing the generator early (or Ctrl-C) ends the thread, at the latest when it has made the item it is at, which
+    may take long and is not waited for; its source is closed with it.
     """
     ready: queue.Queue = queue.Queue(maxsize=depth)
     end, stopped = object(), threading.Event()
@@ -90,4 +92,4 @@ def prefetched(items: Iterable[T], depth: int) -> Iterator[T]:
             yield item
     finally:
         stopped.set()
-        thread.join()
+        thread.join(timeout=_FAREWELL_S)

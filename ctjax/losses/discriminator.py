@@ -105,7 +105,11 @@ class Discriminator(nnx.Module):
 
 
 def stack_clips(frames: Float[Array, "bt h w c"], length: int) -> Float[Array, "b h w tc"]:
-    """Consecutive `length` frames of the batch stacked on channels, frame by frame (modules/model.py:263-271)."""
+    """Consecutive `length` frames of the batch stacked on channels, frame by frame (modules/model.py:263-271).
+
+    The discriminator then needs 3 `length` channels. The reference's `detach_kp`, which fails where there are no
+    jacobians (model.py:126), has no counterpart here.
+    """
     count, height, width, channels = frames.shape
     if count % length:
         raise ValueError(f"{count} frames do not divide into clips of {length}")

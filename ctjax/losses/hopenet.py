@@ -128,7 +128,10 @@ def resize_for_hopenet(image_01: Float[Array, "b h w 3"], antialias: bool = True
 
 
 def head_pose(hopenet: Hopenet, image_01: Float[Array, "b h w 3"], antialias: bool = True) -> PoseDegrees:
-    """The pose that Hopenet sees in RGB images in [0, 1] of any size (modules/model.py:228-231, 363-367)."""
+    """The pose that Hopenet sees in RGB images in [0, 1] of any size (modules/model.py:228-231, 363-367).
+
+    With stored statistics, always; the reference calls eval() only where CUDA is present.
+    """
     return PoseDegrees(*map(degrees, hopenet(imagenet_normalize(resize_for_hopenet(image_01, antialias)))))
 
 

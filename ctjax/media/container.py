@@ -95,13 +95,17 @@ def _lenient_tags(version: str) -> dict[str, str]:
 def existing_file(path: str | os.PathLike) -> pathlib.Path:
     """`path` if it is a file with something in it. Raises: MediaError."""
     path = pathlib.Path(path)
-    if not path.exists():
-        raise MediaError(f"{path}: no such file")
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise MediaError(f"{path}: no such file") from None
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise MediaError(f"{path}: cannot be read: {error.strerror}") from error
     if not path.is_file():
         raise MediaError(f"{path}: is not a file")
     if not os.access(path, os.R_OK):
         raise MediaError(f"{path}: may not be read; check its permissions")
-    if path.stat().st_size == 0:
+    if found.st_size == 0:
         raise MediaError(f"{path}: the file is empty")
     return path
 
@@ -177,7 +181,11 @@ def _probe_audio(path) -> AudioInfo | None:
 
 
 def _refuse_early_end(path, container, streams) -> None:
-    """Looks at the last second: a file that is cut off has nothing there though its header says so."""
+    """Looks at the last second: a file that is cut off has nothing there though its header says so.
+
+    Only `streams` are read later, so only they must be whole. A container's length is that of its longest track, a
+    second language or subtitles perhaps: where a track does not state its own, all of them are looked at.
+    """
     if not any(name in STATES_LENGTH for name in container.format.name.split(",")) or not container.duration:
         return
     import av
@@ -186,7 +194,8 @@ def _refuse_early_end(path, container, streams) -> None:
     with contextlib.suppress(av.error.FFmpegError):  # not seekable: read it all
         container.seek(start + max(0, container.duration - 1_000_000))
     ends: dict[int, float] = {}
-    for packet in container.demux(streams):
+    by_container = any(stream.duration is None for stream in streams)
+    for packet in container.demux() if by_container else container.demux(streams):
         if packet.pts is not None:
             end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
             ends[packet.stream.index] = max(end, ends.get(packet.stream.index, 0.0))
@@ -195,7 +204,8 @@ def _refuse_early_end(path, container, streams) -> None:
             continue
         stated = float(((stream.start_time or 0) + stream.duration) * stream.time_base)
         _refuse_gap(path, stated, ends.get(stream.index))
-    _refuse_gap(path, (start + container.duration) / 1e6, max(ends.values(), default=None))
+    if by_container:
+        _refuse_gap(path, (start + container.duration) / 1e6, max(ends.values(), default=None))
 
 
 def _refuse_gap(path, stated_s: float, found_s: float | None) -> None:

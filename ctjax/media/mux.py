@@ -24,6 +24,7 @@ _AUDIO_BITS_PER_CHANNEL = 96_000
 _BT709 = 1  # matrix, primaries and transfer alike (ITU-T H.273)
 _LIMITED_RANGE = 1  # luma 16..235, FFmpeg's AVCOL_RANGE_MPEG
 _ENCODERS = ("libx264", "libopenh264")
+_NTSC_TOLERANCE = 2e-4  # relative: 23.98 is meant for 24000/1001, which is 1e-3 from 24
 
 
 class VideoWriter:
@@ -179,14 +180,27 @@ def frame_rate(fps: float | Fraction) -> Fraction:
     if not 0 < fps <= 1000:
         raise MediaError(f"{fps} frames a second cannot be written")
     ntsc = Fraction(round(fps) * 1000, 1001)
-    return ntsc if abs(fps - ntsc) < 0.005 else Fraction(fps).limit_denominator(1001)
+    return ntsc if abs(fps - ntsc) < _NTSC_TOLERANCE * fps else Fraction(fps).limit_denominator(1001)
 
 
 def check_writable(path: str | os.PathLike, inputs: Iterable[str | os.PathLike] = ()) -> None:
     """Raises: MediaError unless a video can be put at `path`: a fitting suffix, a writable folder, none of `inputs`."""
     path = pathlib.Path(path)
+    check_suffix(path)
+    try:
+        _check_place(path, inputs)
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise MediaError(f"{path}: cannot be written: {error.strerror}") from error
+    _temporary_beside(path).unlink()
+
+
+def check_suffix(path: pathlib.Path) -> None:
+    """Raises: MediaError unless the name says a kind of file that is written here."""
     if path.suffix.lower() not in SUFFIXES:
         raise MediaError(f"{path}: the name of the output must end in {', '.join(SUFFIXES)}")
+
+
+def _check_place(path: pathlib.Path, inputs: Iterable[str | os.PathLike]) -> None:
     if path.is_dir():
         raise MediaError(f"{path}: is a folder, not a file to write")
     if not path.parent.is_dir():
@@ -196,7 +210,6 @@ def check_writable(path: str | os.PathLike, inputs: Iterable[str | os.PathLike] 
             raise MediaError(f"{path}: exists and may not be overwritten; check its permissions")
         if any(os.path.exists(given) and os.path.samefile(path, given) for given in inputs):
             raise MediaError(f"{path}: is an input as well and would be overwritten; choose another name")
-    _temporary_beside(path).unlink()
 
 
 def _temporary_beside(path: pathlib.Path) -> pathlib.Path:

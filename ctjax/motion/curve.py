@@ -50,7 +50,10 @@ class Curve:
         except UnicodeDecodeError:
             raise UserError(f"the curve {path} is not a text file") from None
         lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-        rows = list(csv.reader(lines, skipinitialspace=True))
+        try:
+            rows = list(csv.reader(lines, skipinitialspace=True))
+        except csv.Error as error:
+            raise UserError(f"the curve {path} is not a table of seconds,value: {error}") from None
         if rows and all(cell.strip().isidentifier() for cell in rows[0]):
             rows = rows[1:]
         return cls(rows, name=str(path))

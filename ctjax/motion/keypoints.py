@@ -1,4 +1,9 @@
-"""Posed keypoints K = R Kc + T + E (paper eq. 1) and their jacobians."""
+"""Posed keypoints K = R Kc + T + E (paper eq. 1) and their jacobians.
+
+The reference's function estimates jacobians unless told otherwise, and every caller of its renderer tells it otherwise
+(render.py:89, 146, 173): `ctjax.animate` has none either. In training it gives the translation a dimension in place, so
+that a second call with the same pose fails (modules/model.py:182); here nothing that is given is changed.
+"""
 
 from __future__ import annotations
 

@@ -16,8 +16,10 @@ class BatchNorm(nnx.Module):
 
     Evaluation uses the stored `mean` and `var`. Training (`training`, set by `Network.bind(..., train=True)`)
     normalises with the batch's mean and biased variance and moves the stored ones, the variance by its unbiased
-    estimate. Under `jax.jit` over a sharded batch the statistics are those of the global batch. Arithmetic is
-    float32 whatever the input's dtype; the result has the input's dtype.
+    estimate. Under `jax.jit` over a sharded batch the statistics are those of the global batch, and epsilon is added
+    as on one device: the reference's synchronised norm clamps the variance at epsilon instead, on several devices only
+    (batchnorm.py:50-53, 125). Arithmetic is float32 whatever the input's dtype; the result has the input's
+    dtype.
     """
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):

@@ -42,7 +42,8 @@ def max_pool(x: jax.Array, window: int, stride: int, padding: int) -> jax.Array:
 def low_pass_kernel(scale: float, channels: int) -> np.ndarray:
     """Gaussian that goes before subsampling by `scale` < 1: float32 "h w 1 c", unit sum per channel.
 
-    sigma = (1 / scale - 1) / 2 and 2 round(4 sigma) + 1 taps (ControlTalk modules/util.py:374-415).
+    sigma = (1 / scale - 1) / 2 and 2 round(4 sigma) + 1 taps (ControlTalk modules/util.py:374-415). At scale 1 the
+    reference registers a kernel of NaN and does not use it (util.py:408); here it would be the identity.
     """
     sigma = (1.0 / scale - 1.0) / 2.0
     taps = 2 * round(4.0 * sigma) + 1

@@ -138,6 +138,8 @@ class DenseMotion(nnx.Module):
         return stacked.reshape(*stacked.shape[:-2], -1)
 
     def _occlusion(self, hidden: jax.Array) -> jax.Array | None:
+        """From the tensor that the mask is made of, depth on the channels (modules/dense_motion.py:106-110). The
+        reference would resize it where sizes differ, which they never do (so too in its deform_input)."""
         if not self.config.estimate_occlusion_map:
             return None
         logits = self.occlusion(to_image(hidden))

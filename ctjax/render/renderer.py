@@ -7,6 +7,9 @@
 These methods evaluate (stored statistics). Training binds the networks itself: `renderer.bind(params, train=True)`
 gives a `FaceVid2Vid` whose `generator`, `kp_detector` and `he_estimator` are called like functions, and
 `renderer.unbind` the parameters with moved statistics (see `ctjax.nn.module`).
+
+Pictures of any size go through whose sides the hourglass can halve; the reference's `pic_size` matters to it only when
+it reads files itself (render.py:175-189), so there is no such field here.
 """
 
 from __future__ import annotations

@@ -220,6 +220,20 @@ def test_shards_that_do_not_fit_their_index(tmp_path, fails):
     assert "has no weight_map" in fails("hubert", folder)
 
 
+def test_a_source_with_a_name_that_is_too_long_is_not_called_a_failure_to_write(tmp_path, fails):
+    message = fails("vgg19", tmp_path / ("x" * 300), "--overwrite")
+    assert "cannot be read" in message and "writing failed" not in message
+
+
+@pytest.mark.parametrize("arguments", [("audio2exp", "--channels=-48"), ("facevid2vid", "--image_size=0")])
+def test_counts_are_above_zero(tmp_path, capsys, arguments):
+    command, flag = arguments
+    with pytest.raises(SystemExit) as ended:
+        main([command, str(tmp_path / "a.pt"), flag, "--output", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert "is not a whole number above 0" in capsys.readouterr().err
+
+
 def test_an_unwritable_output(tmp_path, fails):
     file = lip(tmp_path, LIP)
     message = fails("audio2exp", file, "--channels=48", output="lipControlNet.pt/out")

@@ -45,7 +45,16 @@ def test_a_box_by_hand_becomes_the_square_around_it():
 
 @pytest.mark.parametrize(
     "numbers",
-    [(10, 10, 10, 50), (50, 10, 10, 50), (200, 0, 300, 50), (-50, -50, -1, -1), (0, 0, float("nan"), 5), (1, 2, 3)],
+    [
+        (10, 10, 10, 50),
+        (50, 10, 10, 50),
+        (200, 0, 300, 50),
+        (-50, -50, -1, -1),
+        (0, 0, float("nan"), 5),
+        (1, 2, 3),
+        (0, 0, 1e5, 1e5),
+        (0, 0, 1e9, 10),
+    ],
 )
 def test_a_box_that_makes_no_sense_is_refused_in_one_line(numbers):
     with pytest.raises(ValueError, match="box") as error:

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ import infer
 from ctjax.infer.options import AnimateOptions
 from ctjax.infer.talking_head import TalkingHead
 from ctjax.media.image import write_image
+from ctjax.media.video import VideoSource
+from ctjax.motion.curve import Curve
 from ctjax.types import Box, UserError
 
 ROOT = pathlib.Path(infer.__file__).parent
@@ -77,7 +80,7 @@ def test_no_face_in_a_whole_video_names_the_frames(tmp_path, head, media):
     from clips import write_video
 
     path = write_video(tmp_path / "empty.mp4", [np.full((96, 96, 3), 90, np.uint8)] * 12)
-    with pytest.raises(UserError, match="no face found in frames 0 to 11"):
+    with pytest.raises(UserError, match="no face found in its first 12 frames"):
         head.animate(source=path, audio=media / "speech.wav").save(tmp_path / "out.mp4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty.mp4"]
 
@@ -101,12 +104,71 @@ def test_a_face_that_is_not_there(head, media):
         ({"size": "100"}, "size 100: this renderer takes multiples of 32"),
         ({"crf": "99"}, "crf 99 makes no sense"),
         ({"face": "-1"}, "face -1"),
+        ({"box": "0,0,1e9,1e9"}, "3 times as large as the frame"),
+        ({"size": "0"}, "size 0: this renderer takes multiples of 32"),
+        ({"source": ""}, "--source is empty"),
+        ({"bundle": ""}, "--bundle is empty"),
+        ({"alpha": "1", "alpha_curve": "a.csv"}, "--alpha and --alpha_curve exclude each other"),
+        ({"face": "0", "box": "1,1,90,90"}, "--face and --box exclude each other"),
+        ({"crop_only": "true", "side_by_side": "true"}, "--crop_only and --side_by_side exclude each other"),
     ],
 )
 def test_senseless_flags(tmp_path, bundle, media, flags, message):
+    usual = {"bundle": bundle, "source": media / "portrait.png", "audio": media / "speech.wav"}
     with pytest.raises(UserError, match=message):
-        run(tmp_path, bundle=bundle, source=media / "portrait.png", audio=media / "speech.wav", **flags)
+        run(tmp_path, **(usual | flags))
     assert not list(tmp_path.rglob("*.mp4"))
+
+
+@pytest.mark.parametrize(("name", "value"), [("alpha", 1e30), ("yaw", -1000)])
+def test_a_curve_may_go_no_further_than_a_number(tmp_path, name, value):
+    (tmp_path / "curve.csv").write_text(f"0,0\n1,{value}\n")
+    with pytest.raises(UserError, match=f"{name} .* makes no sense"):
+        AnimateOptions(**{name: Curve.read(tmp_path / "curve.csv")})
+
+
+def test_numbers_of_every_kind_are_numbers():
+    options = AnimateOptions(alpha=np.float32(0.5), fps=Fraction(30000, 1001), box=(1, 2, 30, 40))
+    assert options.fps == pytest.approx(29.97, abs=0.001)
+    assert options.box == Box(1, 2, 30, 40)
+    with pytest.raises(UserError, match="face 'x'"):
+        AnimateOptions(face="x")
+    with pytest.raises(UserError, match="must be four numbers"):
+        AnimateOptions(box=(1, 2, 3))
+
+
+@pytest.mark.parametrize("flag", ["source", "audio", "driving", "output", "yaw", "silence_audio"])
+def test_a_name_that_is_too_long(tmp_path, bundle, media, flag):
+    usual = {"bundle": bundle, "source": media / "portrait.png", "audio": media / "speech.wav"}
+    long = "x" * 300 + (".mp4" if flag == "output" else "")
+    with pytest.raises(UserError, match="x{300}"):
+        run(tmp_path, **(usual | {flag: long}))
+
+
+def test_what_is_wrong_with_the_pictures_is_said_before_the_sound_is_listened_to(head, media, wrong, monkeypatch):
+    from clips import write_video
+
+    def listened(*_):
+        raise AssertionError("the speech network was run")
+
+    monkeypatch.setattr(head.features, "stream", listened)
+    empty = write_video(wrong / "nobody.mp4", [np.full((96, 96, 3), 90, np.uint8)] * 12)
+    usual = {"source": media / "portrait.png", "audio": media / "speech.wav"}
+    for changed in ({"source": empty}, {"source": wrong / "sky.png"}, {"driving": empty}):
+        with pytest.raises(UserError, match="no face found"):
+            next(iter(head.animate(**(usual | changed))))
+    with pytest.raises(UserError, match="no such file"):
+        head.animate(**usual, silence_audio=wrong / "missing.wav")
+
+
+def test_a_face_that_comes_when_the_sound_is_over(head, media, wrong):
+    from clips import write_video
+
+    filmed = VideoSource(media / "head.mp4").resampled(25)
+    empty = np.full((128, 128, 3), 90, np.uint8)
+    late = write_video(wrong / "late.mp4", [empty] * 45 + list(filmed))
+    with pytest.raises(UserError, match="no face found in its first 33 frames"):
+        next(iter(head.animate(source=late, audio=media / "speech.wav")))
 
 
 def test_half_a_command(tmp_path, bundle, media):
@@ -136,6 +198,11 @@ def test_outputs_that_cannot_be_written(tmp_path, head, media):
     shutil.copy(media / "head.mp4", copy)
     with pytest.raises(UserError, match="is an input as well"):
         head.animate(source=copy, audio=media / "speech.wav").save(copy)
+    with pytest.raises(UserError, match="is an input as well"):
+        head.animate(source=media / "portrait.png", audio=media / "speech.wav", driving=copy).save(copy)
+    with pytest.raises(UserError, match="must end in"):
+        clip.save(tmp_path / "new" / "out.avi")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_clip_that_fails_midway_leaves_the_old_file(tmp_path, head, media, monkeypatch):

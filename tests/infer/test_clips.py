@@ -133,6 +133,21 @@ def test_digital_silence_moves_nothing(head, media, tmp_path):
     assert np.abs(np.diff(frames[4:12], axis=0)).mean() < 0.05
 
 
+def test_a_recording_may_stand_for_silence(head, media, tmp_path):
+    loud = wav(tmp_path / "loud.wav", 0.3 * np.sin(np.arange(16_000) / 5))
+    usual = {"source": media / "portrait.png", "audio": media / "speech.wav", "layout": "crop", "box": BOX}
+    computed, recorded = (next(iter(head.animate(**usual, silence_audio=s))).astype(float) for s in (None, loud))
+    assert np.abs(computed - recorded).mean() > 0.1
+
+
+def test_a_clip_says_how_long_its_stages_took(head, media, tmp_path, capsys):
+    clip = head.animate(source=media / "portrait.png", audio=media / "speech.wav")
+    clip.save(tmp_path / "out.mp4", progress=True)
+    assert "33/33" in capsys.readouterr().err
+    for stage in ("sound", "pictures", "compile", "render", "blend", "write", "total"):
+        assert f"{stage} " in clip.summary()
+
+
 def test_room_noise_is_not_blown_up_to_speech(tmp_path):
     rng = np.random.default_rng(1)
     heard = {}
@@ -175,6 +190,8 @@ def test_a_face_that_comes_late_and_leaves(head, media, tmp_path):
     assert max(change[:6]) < 2, "before the face comes, the frame is as it was filmed"
     assert change[14] > 5, "a face that is hidden for a moment is kept"
     assert max(change[31:]) < 2, "a face that has left is not rendered"
+    alone = list(head.animate(source=path, audio=media / "speech.wav", layout="crop"))
+    assert np.abs(alone[32].astype(float) - 90).mean() < 2, "neither by itself"
 
 
 def test_frames_are_made_as_they_are_asked_for(head, media, monkeypatch):

@@ -96,7 +96,10 @@ def test_any_rate(tmp_path, fps):
 def test_rates_of_broadcast_are_exact():
     assert frame_rate(29.97) == frame_rate(30000 / 1001) == Fraction(30000, 1001)
     assert frame_rate(23.976) == Fraction(24000, 1001)
-    assert frame_rate(25) == 25
+    assert frame_rate(23.98) == Fraction(24000, 1001)
+    for whole in (1, 2, 5, 14, 25, 60, 240):
+        assert frame_rate(whole) == frame_rate(float(whole)) == whole
+    assert frame_rate(14.99) == Fraction(1499, 100)
     assert frame_rate(12.5) == Fraction(25, 2)
     for wrong in (0, -1, float("nan"), 1e9):
         with pytest.raises(MediaError, match="frames a second"):

@@ -196,6 +196,29 @@ def test_errors_are_one_line_that_names_the_file(tmp_path):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_longer_track_that_is_not_read_cuts_nothing_off(tmp_path, suffix):
+    """The sound in a second language may be longer; a container states the length of its longest track."""
+    import av
+    from clips import encode_audio, tones
+
+    path = tmp_path / f"a{suffix}"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        languages = [container.add_stream("aac", rate=44100, layout="stereo") for _ in range(2)]
+        for i in range(25):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(numbered_frame(i), "rgb24")))
+        container.mux(video.encode())
+        for stream, seconds in zip(languages, (1.0, 3.0), strict=True):
+            encode_audio(container, stream, tones(seconds, 44100), 44100)
+    assert numbers(VideoSource(path).resampled(25)) == list(range(25))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(MediaError, match="cut off"):
+        VideoSource(path)
+
+
 def test_a_track_without_frames_is_refused(tmp_path):
     import av
 

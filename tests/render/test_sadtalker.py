@@ -11,13 +11,15 @@ from parity import Record, channels_first
 from convert import rules, sadtalker
 from ctjax.motion.head_pose import free_view, sadtalker_pose
 from ctjax.motion.keypoints import transform_keypoints
-from ctjax.nn.module import Network
+from ctjax.nn.module import Network, Params
+from ctjax.render.fast.formulation import Formulation
+from ctjax.render.fast.renderer import FastRenderer
 from ctjax.render.mapping import MappingConfig, MappingNet
 from ctjax.render.renderer import Renderer, config_from_reference
 
 
 @functools.lru_cache
-def results() -> tuple[Record, dict[str, np.ndarray]]:
+def recorded() -> tuple[Record, Renderer, Params]:
     record = Record("facevid2vid_small_sadtalker")
     renderer = Renderer(config_from_reference(record.config, sadtalker=True))
     assert sadtalker.infer_config(record.weights) == renderer.config
@@ -25,6 +27,12 @@ def results() -> tuple[Record, dict[str, np.ndarray]]:
         part: rules.apply(sadtalker.TABLES[part], state, renderer.abstract[part], name=part)[0]
         for part, state in record.weights.items()
     }
+    return record, renderer, params
+
+
+@functools.lru_cache
+def results() -> tuple[Record, dict[str, np.ndarray]]:
+    record, renderer, params = recorded()
 
     @jax.jit
     def run(params, source, windows, yaw_deg, roll_deg):
@@ -73,6 +81,23 @@ def test_mask_is_returned_whole_and_cut_only_for_the_deformation():
     _, out = results()
     np.testing.assert_allclose(out["mask"].sum(1), 1.0, atol=1e-5)
     assert (out["mask"] < 1e-3).mean() > 0.1
+
+
+def test_the_fast_renderer_cuts_the_mask_too():
+    record, renderer, params = recorded()
+    fast = FastRenderer(renderer.config, Formulation())
+    prepared = fast.prepare(params)
+    keypoints = {name: record.outputs[f"kp_{name}"] for name in ("source", "driving")}
+
+    @jax.jit
+    def render(prepared, source):
+        return fast.render(prepared, fast.encode_source(prepared, source, keypoints["source"]), keypoints["driving"])
+
+    rendering = render(prepared, record.image("source_u8"))
+    record.check("mask", channels_first(rendering.mask))
+    record.check("deformation", np.asarray(rendering.deformation))
+    record.check("occlusion_map", channels_first(rendering.occlusion))
+    record.check("prediction", channels_first(rendering.image_01))
 
 
 def test_short_window_is_refused():
