@@ -104,7 +104,8 @@ def rendered(head: TalkingHead, speak, windows: np.ndarray, alpha: float, pictur
     frames = []
     silence = head.silence()
     for some in chunked(list(range(len(windows))), head.chunk):
-        chunk = Chunk(stack_padded([windows[i] for i in some], head.chunk), np.full(head.chunk, alpha, np.float32))
+        alphas, own_pose = (np.full(head.chunk, value, np.float32) for value in (alpha, np.nan))
+        chunk = Chunk(stack_padded([windows[i] for i in some], head.chunk), alphas, own_pose, own_pose, own_pose)
         pictures = None if pictures_u8 is None else stack_padded([pictures_u8[i] for i in some], head.chunk)
         frames.append(np.asarray(speak(pictures, chunk, silence))[: len(some)])
     return np.concatenate(frames)

@@ -250,8 +250,8 @@ class Animation:
         return np.concatenate([source.frame, whole], axis=1)
 
 
-def _values(value: float | Curve | None, first: int, count: int, fps: float) -> np.ndarray | None:
-    """A number or curve at `count` frames from frame `first` on: float32."""
+def _values(value: float | Curve | None, first: int, count: int, fps: float) -> np.ndarray:
+    """A number or curve at `count` frames from frame `first` on: float32; NaN where there is none."""
     if value is None:
-        return None
+        return np.full(count, np.nan, np.float32)
     return (value if isinstance(value, Curve) else Curve.constant(value)).frames(first, count, fps)

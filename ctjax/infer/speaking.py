@@ -32,13 +32,14 @@ class Still(NamedTuple):
 
 class Chunk(NamedTuple):
     """What changes from frame to frame besides pictures, in chunks of n. speech: feature windows; alpha: mouth
-    opening; yaw_deg, pitch_deg, roll_deg: angles that replace the head pose's own, None to keep it."""
+    opening; yaw_deg, pitch_deg, roll_deg: angles that replace the head pose's own, NaN to keep it (so that one compiled
+    function serves every choice of them)."""
 
     speech: Float[Array, "n 18 c"]
     alpha: Float[Array, " n"]
-    yaw_deg: Float[Array, " n"] | None = None
-    pitch_deg: Float[Array, " n"] | None = None
-    roll_deg: Float[Array, " n"] | None = None
+    yaw_deg: Float[Array, " n"]
+    pitch_deg: Float[Array, " n"]
+    roll_deg: Float[Array, " n"]
 
 
 class Speaking:
@@ -115,10 +116,8 @@ def _turned(pose: HeadPose, chunk: Chunk) -> HeadPose:
     """
     frames = chunk.alpha.shape[0]
     pose = jax.tree.map(lambda x: jnp.broadcast_to(x, (frames, *x.shape[1:])), pose)
-    given = {
-        name: angle for name in ("yaw_deg", "pitch_deg", "roll_deg") if (angle := getattr(chunk, name)) is not None
-    }
-    return pose._replace(**given)
+    angles = {name: getattr(chunk, name) for name in ("yaw_deg", "pitch_deg", "roll_deg")}
+    return pose._replace(**{k: jnp.where(jnp.isnan(angle), getattr(pose, k), angle) for k, angle in angles.items()})
 
 
 def _to_01(picture_u8: Pictures) -> Float[Array, "n h w 3"]:

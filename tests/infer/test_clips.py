@@ -217,8 +217,8 @@ def test_one_compilation_serves_every_clip_of_a_size(head, media):
     compiled = head.speaking._speak_still
     next(iter(head.animate(source=media / "portrait.png", audio=media / "speech.wav")))
     before = compiled._cache_size()
-    for alpha in (0.3, Curve([(0, 0), (1, 1)])):
-        list(head.animate(source=media / "portrait.png", audio=media / "speech.wav", alpha=alpha, box=BOX, fps=10))
+    for changes in ({"alpha": 0.3}, {"alpha": Curve([(0, 0), (1, 1)])}, {"yaw": 10.0}, {"pitch": 5.0, "roll": -5.0}):
+        list(head.animate(source=media / "portrait.png", audio=media / "speech.wav", box=BOX, fps=10, **changes))
     assert compiled._cache_size() == before
 
 
