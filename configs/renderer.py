@@ -27,13 +27,18 @@ def get_config() -> ConfigDict:
             "records": ("records",),
             "crops": (),
             "poses": "none",
+            "size": 0,  # side that pictures are scaled to; 0: as they are
             "mirror": True,
             "jitter": {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1},
             "vgg19": "bundles/vgg19",
             "hopenet": "bundles/hopenet",
             "start": "",  # a facevid2vid bundle; its architecture is taken over
             "start_discriminator": "",
+            "start_scale": 1.0,
             "freeze": (),
+            "drawn_by": "estimates",
+            "closing": 0.0,
+            "renderer": {"generator": {"copy_source": False, "painter": 0, "dense_motion": {"mask_kernel": 7}}},
             "discriminator": {"scales": (1.0,), "block_expansion": 32, "max_features": 512, "num_blocks": 4},
             "losses": {
                 "weights": {
@@ -47,6 +52,12 @@ def get_config() -> ConfigDict:
                     "head_pose": 20.0,
                     "expression": 5.0,
                     "pixel": 0.0,
+                    "mouth_pixel": 0.0,
+                    "mouth_drawn": 0.0,
+                    "inner_mouth": 0.0,
+                    "landmark": 0.0,
+                    "lips": 0.0,
+                    "turned": 0.0,
                 },
                 "gan_mode": "hinge",
                 "mouth": True,

@@ -52,6 +52,7 @@ def full_size() -> dict:
             "decay_steps": 59_000,
             "weight_decay": 0.01,
             "clip": 1.0,
+            "micro_batches": 1,
             "ema": 0.999,
         },
         "reading": {"threads": 16, "prefetch": 128, "workers": 0},

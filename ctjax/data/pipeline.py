@@ -1,11 +1,12 @@
 """From a random-access stream of examples to this process's batches, with Grain.
 
 Example i of the global stream depends on i and the seed alone. Every process takes its rows of every global batch, so
-the batches are the same however many processes and devices share them, and a saved position is just a number.
+the batches are the same however many processes, workers and devices share them, and a saved position is just a number.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,8 @@ Example = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class ReadingConfig:
-    """threads: that read and decode examples in this process. prefetch: examples read ahead. workers: extra processes
-    for hosts where Python threads are too slow (0: none); the saved position depends on it."""
+    """threads: that read and decode examples in this process, or in each worker. prefetch: examples read ahead.
+    workers: extra processes for hosts where Python threads are too slow (0: none); the saved position depends on it."""
 
     threads: int = 8
     prefetch: int = 64
@@ -51,19 +52,20 @@ def batches(examples: grain.MapDataset, rows: Rows, reading: ReadingConfig) -> g
     An endless stream is what `.repeat()` of a MapDataset gives; random transforms belong before this call, where they
     see the global index.
     """
-    options = grain.ReadOptions(num_threads=reading.threads, prefetch_buffer_size=reading.prefetch)
-    stream = grain.MapDataset.source(_ProcessRows(examples, rows)).to_iter_dataset(options)
-    stream = stream.batch(rows.count, drop_remainder=True)
-    if reading.workers:
-        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=reading.workers, per_worker_buffer_size=2))
-    return stream
+    source = grain.MapDataset.source(_ProcessRows(examples, rows))
+    if not reading.workers:
+        options = grain.ReadOptions(num_threads=reading.threads, prefetch_buffer_size=reading.prefetch)
+        return source.to_iter_dataset(options).batch(rows.count, drop_remainder=True)
+    # Workers take turns by the element, so an element must be a whole batch before they do.
+    ahead = -(-reading.prefetch // (rows.count * reading.workers))
+    options = grain.ReadOptions(num_threads=reading.threads, prefetch_buffer_size=ahead)
+    stream = source.batch(rows.count, drop_remainder=True).to_iter_dataset(options)
+    return stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=reading.workers, per_worker_buffer_size=2))
 
 
-def first_batches(examples: grain.MapDataset, rows: Rows, count: int) -> list[dict[str, Any]]:
-    """The first `count` batches of `examples`, for evaluation: always the same ones."""
+def first_batches(examples: grain.MapDataset, rows: Rows, count: int) -> Iterator[dict[str, Any]]:
+    """The first `count` batches of `examples`, for evaluation, one after the other: always the same ones."""
     source = _ProcessRows(examples, rows)
-    result = []
     for number in range(count):
         part = [source[number * rows.count + row] for row in range(rows.count)]
-        result.append({name: np.stack([example[name] for example in part]) for name in part[0]})
-    return result
+        yield {name: np.stack([example[name] for example in part]) for name in part[0]}

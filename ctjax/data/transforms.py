@@ -243,6 +243,14 @@ def endless(clips: np.ndarray, transform: grain.transforms.RandomMap, seed: int)
     return grain.MapDataset.range(len(clips)).seed(seed).shuffle().repeat().random_map(transform)
 
 
+def spread_first(clips: np.ndarray, count: int) -> np.ndarray:
+    """The same clips with `count` of them, evenly chosen, at the front."""
+    if count >= len(clips):
+        return clips
+    chosen = np.linspace(0, len(clips) - 1, count).round().astype(int)
+    return np.concatenate([clips[chosen], np.delete(clips, chosen)])
+
+
 def in_order(clips: np.ndarray, transform: grain.transforms.RandomMap, seed: int) -> grain.MapDataset:
     """The same, every clip in turn, for evaluation."""
     return grain.MapDataset.range(len(clips)).seed(seed).repeat().random_map(transform)

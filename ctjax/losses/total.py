@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,10 @@ class Audio2ExpWeights:
     anchor: float = 0.0
     smoothness: float = 0.0
     expression: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not any(dataclasses.astuple(self)):
+            raise ValueError("all weights are 0: there is nothing to learn from")
 
     @property
     def looks_at_pictures(self) -> bool:

@@ -96,29 +96,38 @@ class Audio2ExpTraining:
     def __post_init__(self) -> None:
         if not 0 <= self.silent_share <= 1:
             raise ValueError(f"silent_share is a probability, not {self.silent_share}")
+        self.optimizer.check_parts(self.loop.batch)
 
 
 class Audio2ExpTask:
     """A `loop.Task`."""
 
+    eager_init = True  # what it begins with is read, not drawn
+
     def __init__(self, config: Audio2ExpTraining):
         self.config = config
         self.optimizer = optim.build(config.optimizer)
         self.records = RecordSet(config.records)
-        if config.hubert:  # it is not read before the export: a wrong path must not wait until then
-            weights.read_manifest(config.hubert, "hubert")
+        if config.hubert:  # it is not read before the export: a wrong one must not wait until then
+            self.records.require(hubert=weights.fingerprint(weights.read_manifest(config.hubert, "hubert")))
         renderer = frozen_networks.open_renderer(config.renderer, config.compute)
-        self.expert, expert = frozen_networks.open_expert(config.expert.bundle, config.compute)
+        self.expert, expert = frozen_networks.open_expert(config.expert.bundle)
         self._check_expert(expert)
         self.records.require(hubert=expert.provenance.get("hubert"), renderer=renderer.fingerprint)
         self.renderer = renderer.network
         if config.frames < self.expert.frames:
             raise UserError(f"frames is {config.frames}, the sync expert needs at least {self.expert.frames}")
         silence = self.records.silence.astype(jnp.dtype(config.compute))
-        self.frozen: dict[str, Any] = {"renderer": renderer.params, "expert": expert.params, "silence": silence[None]}
         self.audio2exp, self._start = self._first_audio2exp(expert)
+        self._encoder = None  # where it is frozen: in full precision, to be exported as it came
+        self.frozen: dict[str, Any] = {
+            "renderer": renderer.params,
+            "expert": frozen_networks.cast(expert.params, config.compute),
+            "silence": silence[None],
+        }
         if not config.train_audio_encoder:
-            self.frozen["audio_encoder"] = frozen_networks.cast(self._start.pop("audio_encoder"), config.compute)
+            self._encoder = self._start.pop("audio_encoder")
+            self.frozen["audio_encoder"] = frozen_networks.cast(self._encoder, config.compute)
         self.vgg = None
         if config.vgg19:
             opened = frozen_networks.open_vgg19(config.vgg19, config.compute)
@@ -130,7 +139,10 @@ class Audio2ExpTask:
         choice = self.config.expert
         if not choice.unchecked:
             sync_report.check_report(
-                expert.provenance, path=choice.bundle, least=choice.least_rank1, need_reconstructed=True
+                expert.provenance,
+                path=choice.bundle,
+                least=choice.least_rank1,
+                reconstructed_by=weights.fingerprint(weights.read_manifest(self.config.renderer)),
             )
 
     def _first_audio2exp(self, expert: frozen_networks.Frozen) -> tuple[Any, dict[str, Any]]:
@@ -138,11 +150,11 @@ class Audio2ExpTask:
         keypoints = self.records[0]["canonical"].shape[1]
         if self.config.audio2exp:
             opened = frozen_networks.open_audio2exp(self.config.audio2exp)
+            self.records.require(hubert=opened.provenance.get(HUBERT))
             network, params = opened.network, dict(opened.params)
         elif self.expert.hears == HUBERT:
             network = animate.Audio2Exp(dataclasses.replace(expert.network.config.audio, num_kp=keypoints))
-            encoder = frozen_networks.cast(expert.params["audio_encoder"], "float32")
-            params = {"audio_encoder": encoder, "out_fc": _zeros(network.abstract["out_fc"])}
+            params = {"audio_encoder": expert.params["audio_encoder"], "out_fc": _zeros(network.abstract["out_fc"])}
         elif self.config.train_audio_encoder:
             network = animate.Audio2Exp(dataclasses.replace(self.config.model, num_kp=keypoints))
             params = jax.device_get(network.init(jax.random.key(self.config.loop.seed)))
@@ -194,19 +206,20 @@ class Audio2ExpTask:
     ) -> dict[str, jax.Array]:
         """The terms of the loss for each example, "b" float32, before any weight. silent_alpha: a number or "b".
 
-        Where only the expression has a weight nothing is rendered, and a step costs next to nothing."""
+        Where no term looks at pictures nothing is rendered, and a step costs next to nothing."""
         weights = self.config.weights
-        guided = {"expression": self.expression_distance(frozen, params, batch)} if weights.expression else {}
-        if not weights.looks_at_pictures:
-            return guided
-        edit = functools.partial(self.edited, frozen)
-        if self.config.remat != "nothing":
-            edit = jax.checkpoint(edit)
-        output_01, delta = edit(params, batch, alpha, silent_alpha)
-        judge = functools.partial(self.judge, frozen)
-        if self.config.remat == "everything":
-            judge = jax.checkpoint(judge)
-        terms = guided | judge(output_01, batch)
+        terms = {"expression": self.expression_distance(frozen, params, batch)} if weights.expression else {}
+        if weights.looks_at_pictures:
+            edit = functools.partial(self.edited, frozen)
+            if self.config.remat != "nothing":
+                edit = jax.checkpoint(edit)
+            output_01, delta = edit(params, batch, alpha, silent_alpha)
+            judge = functools.partial(self.judge, frozen)
+            if self.config.remat == "everything":
+                judge = jax.checkpoint(judge)
+            terms |= judge(output_01, batch)
+        elif weights.anchor or weights.smoothness:
+            _, delta = self.moved(frozen, params, batch, alpha, silent_alpha)
         if weights.anchor:
             terms["anchor"] = total.anchor(delta)
         if weights.smoothness:
@@ -237,27 +250,33 @@ class Audio2ExpTask:
     ) -> tuple[jax.Array, jax.Array]:
         """Rendered frames "b t h w 3" in [0, 1] and the change of the expression "b t k 3"."""
         b, t = batch["source_u8"].shape[:2]
-        flat = {name: x.reshape(b * t, *x.shape[2:]) for name, x in batch.items() if name in FRAME_FIELDS}
-        dtype = jnp.dtype(self.config.compute)
-        pose = HeadPose(*(flat[name] for name in HeadPose._fields))
-        source_01 = (flat["source_u8"].astype(jnp.float32) / 255.0).astype(dtype)
-        networks = {"renderer": frozen["renderer"], "audio2exp": self.whole(params, frozen)}
-        source = animate.encode(self.renderer, networks, source_01, flat["canonical"], pose)
-        silent_alpha = jnp.repeat(jnp.broadcast_to(silent_alpha, (b,)), t)
+        flat, pose = _by_frame(batch)
+        source_01 = (flat["source_u8"].astype(jnp.float32) / 255.0).astype(jnp.dtype(self.config.compute))
+        renderer = {"renderer": frozen["renderer"]}
+        source = animate.encode(self.renderer, renderer, source_01, flat["canonical"], pose)
+        moved, delta = self.moved(frozen, params, batch, alpha, silent_alpha)
+        output_01 = self.renderer.drive(frozen["renderer"], source, moved)
+        return output_01.reshape(b, t, *output_01.shape[1:]), delta
+
+    def moved(
+        self, frozen: Any, params: Any, batch: Batch, alpha: jax.Array | float, silent_alpha: jax.Array | float
+    ) -> tuple[jax.Array, jax.Array]:
+        """The speaking faces' keypoints "b*t k 3" and the change of the expression "b t k 3"."""
+        b, t = batch["hubert"].shape[:2]
+        flat, pose = _by_frame(batch)
         moved = animate.animated_keypoints(
             self.audio2exp,
-            networks["audio2exp"],
+            self.whole(params, frozen),
             flat["canonical"],
             pose,
-            flat["hubert"].astype(dtype),
+            flat["hubert"].astype(jnp.dtype(self.config.compute)),
             frozen["silence"],
             alpha,
-            silence_alpha=silent_alpha,
+            silence_alpha=jnp.repeat(jnp.broadcast_to(silent_alpha, (b,)), t),
         )
         # K' - K is the expression's change, since R Kc + T is in both (eq. 1 and 3)
         delta = moved - transform_keypoints(flat["canonical"], pose)
-        output_01 = self.renderer.drive(networks["renderer"], source, moved)
-        return output_01.reshape(b, t, *output_01.shape[1:]), delta.reshape(b, t, *delta.shape[1:])
+        return moved, delta.reshape(b, t, *delta.shape[1:])
 
     def judge(self, frozen: Any, output_01: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         """Perceptual and lip-sync loss of each example."""
@@ -302,7 +321,9 @@ class Audio2ExpTask:
         return pipeline.batches(stream, rows, self.config.reading)
 
     def evaluation_data(self, rows: parallel.Rows) -> Iterable[Batch]:
-        stream = transforms.in_order(self._held_out, self._examples(self._held_out), 0)
+        # All over the held-out clips: the first of them are one person's.
+        clips = transforms.spread_first(self._held_out, self.config.evaluation_batches * rows.batch)
+        stream = transforms.in_order(clips, self._examples(clips), 0)
         return pipeline.first_batches(stream, rows, self.config.evaluation_batches)
 
     def _examples(self, clips: np.ndarray) -> transforms.DrivenFrames:
@@ -359,9 +380,17 @@ class Audio2ExpTask:
         return {"sheet": audio2exp_show.sheet(self, current, frozen, batch)}
 
     def export(self, current: State, frozen: Any, folder: pathlib.Path) -> None:
-        params = parallel.fetch(self.whole(state.averaged(current), frozen))
+        params = parallel.fetch(state.averaged(current))
+        if self._encoder is not None:
+            params = {"audio_encoder": self._encoder, **params}
         if parallel.is_main_process():
-            audio2exp_show.export(self, frozen_networks.cast(params, "float32"), int(current["step"]), folder)
+            audio2exp_show.export(self, params, int(current["step"]), folder)
+
+
+def _by_frame(batch: Batch) -> tuple[dict[str, jax.Array], HeadPose]:
+    """What a batch says of each frame, "b t ..." as "b*t ...", and the poses among it."""
+    flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in batch.items() if name in FRAME_FIELDS}
+    return flat, HeadPose(*(flat[name] for name in HeadPose._fields))
 
 
 def _zeros(abstract: Any) -> Any:

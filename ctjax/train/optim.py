@@ -42,6 +42,11 @@ class OptimizerConfig:
         if self.decay == "milestones" and not self.milestones:
             raise ValueError("decay='milestones' needs milestones")
 
+    def check_parts(self, batch: int) -> None:
+        """Raises ValueError where `micro_batches` does not divide the batch."""
+        if batch % self.micro_batches:
+            raise ValueError(f"micro_batches={self.micro_batches} does not divide the batch of {batch}")
+
 
 def schedule(config: OptimizerConfig) -> optax.Schedule:
     """Learning rate by step."""

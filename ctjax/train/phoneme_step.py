@@ -66,6 +66,9 @@ class PhonemeTraining:
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-3, warmup=200))
     reading: ReadingConfig = field(default_factory=ReadingConfig)
 
+    def __post_init__(self) -> None:
+        self.optimizer.check_parts(self.loop.batch)
+
 
 class PhonemeTask:
     """A `loop.Task`."""

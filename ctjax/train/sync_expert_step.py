@@ -35,6 +35,8 @@ from ctjax.types import HeadPose, UserError
 
 Batch = Mapping[str, Any]
 State = dict[str, Any]
+RENDERED_FIELDS = ("frames_u8", *FIELDS[RENDERER])
+FRAMES_AT_ONCE = 20  # rendered by one device: the full-size renderer takes a third of a GB for each
 
 
 @dataclass(frozen=True)
@@ -90,17 +92,21 @@ class SyncExpertTraining:
             raise ValueError("freeze_audio needs audio_encoder, the bundle to take it from")
         if self.loss == "info_nce" and self.optimizer.micro_batches > 1:
             raise ValueError("info_nce compares the whole batch: micro_batches must be 1, or loss 'bce'")
+        self.optimizer.check_parts(self.loop.batch)
+        if self.loss == "bce" and self.loop.batch // self.optimizer.micro_batches < 2:
+            raise ValueError("bce takes other clips' sounds: each of micro_batches needs two clips of the batch")
 
 
 class SyncExpertTask:
     """A `loop.Task`."""
 
     def __init__(self, config: SyncExpertTraining):
-        self.eager_init = bool(config.start)
-        self._start, self._started_from = None, ""
+        self.eager_init = bool(config.start or config.audio_encoder)
+        self._start, self._started_from, began_with = None, "", None
         if config.start:
             opened = frozen_networks.open_own_expert(config.start)
             self._start, self._started_from = opened.params, opened.fingerprint
+            began_with = opened.provenance.get(HUBERT)
             config = dataclasses.replace(config, model=opened.network.config)
         self.config = config
         self.expert = SyncExpert(config.model)
@@ -108,7 +114,7 @@ class SyncExpertTask:
         self.records = RecordSet(config.records)
         self._sound: Sound = config.model.hears
         if self._sound == HUBERT:
-            self.records.require(hubert=None)
+            self.records.require(hubert=began_with)
             self._check_channels()
         needed = transforms.SyncWindows.frames_needed
         self._clips = self.records.of_split(
@@ -159,20 +165,21 @@ class SyncExpertTask:
             near = jnp.abs(start[:, None] - start[None, :]) < config.gap
             losses = sync_expert.info_nce(mouths, sounds, scale, near & (clip[:, None] == clip[None, :]))
         else:
-            wrong = self._wrong_sounds(sounds, key)
+            wrong = self._wrong_sounds(sounds, batch["clip"], key)
             false_cosine = jnp.sum(mouths * wrong, -1)
             losses = sync_expert.paired_bce(SyncExpert.logit(params, cosine), SyncExpert.logit(params, false_cosine))
         loss = jnp.mean(losses)
         return loss, {"loss": loss, "cosine_true": jnp.mean(cosine), "scale": scale}
 
-    def _wrong_sounds(self, sounds: jax.Array, key: jax.Array) -> jax.Array:
-        """A false partner for each: half the time another window of its clip, else a window of another example."""
+    def _wrong_sounds(self, sounds: jax.Array, clip: jax.Array, key: jax.Array) -> jax.Array:
+        """A false partner for each: half the time another window of its clip, else the next example's; where that is
+        of the same clip always another window."""
         n = self.config.windows
         by_clip = sounds.reshape(-1, n, sounds.shape[-1])
         other_window = jnp.roll(by_clip, 1, axis=1)
         other_clip = jnp.roll(by_clip, 1, axis=0)
-        within = jax.random.bernoulli(key, 0.5, by_clip.shape[:2])[..., None]
-        return jnp.where(within, other_window, other_clip).reshape(sounds.shape)
+        within = jax.random.bernoulli(key, 0.5, by_clip.shape[:2]) | (clip == jnp.roll(clip, 1))[:, None]
+        return jnp.where(within[..., None], other_window, other_clip).reshape(sounds.shape)
 
     def _embed(self, params: Any, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Unit embeddings "b*n e" of mouths and sounds; `key` None leaves the pictures as they are."""
@@ -203,6 +210,7 @@ class SyncExpertTask:
         if not self.config.audio_encoder:
             return None
         opened = frozen_networks.open_audio2exp(self.config.audio_encoder)
+        self.records.require(hubert=opened.provenance.get(HUBERT))
         if opened.network.config != self.config.model.audio:
             raise UserError(f"{self.config.audio_encoder}: its audio encoder differs from model.audio of the config")
         encoder = opened.params["audio_encoder"]
@@ -250,7 +258,8 @@ class SyncExpertTask:
             clips.append(parallel.fetch(batch["clip"]))
             found[sync_report.REAL].append(parallel.fetch(self._embed_held_out(params, batch)))
             if self._renderer is not None:
-                rendered = self._reconstruct(frozen["renderer"], batch)
+                parts = _parts(len(batch["clip"]), self._mesh_of(current).size, self.config.model.frames)
+                rendered = self._reconstruct(frozen["renderer"], {k: batch[k] for k in RENDERED_FIELDS}, parts)
                 seen = {**batch, "mouths_u8": rendered, "boxes": batch["frame_boxes"]}
                 found[sync_report.RECONSTRUCTED].append(parallel.fetch(self._embed_held_out(params, seen)))
         _, first = np.unique(np.concatenate(clips), return_index=True)  # the last batch is filled up with clips seen
@@ -285,19 +294,21 @@ class SyncExpertTask:
             image = self._renderer.drive(params, source, transform_keypoints(window["canonical"], pose))
             return jnp.round(jnp.clip(image, 0.0, 1.0) * 255.0).astype(jnp.uint8)
 
-        names = ("frames_u8", *FIELDS[RENDERER])
-
-        def reconstruct(params: Any, batch: Batch) -> jax.Array:
-            # one window at a time: a clip's ten windows of five frames at once would need tens of GB
-            windows = {name: jnp.moveaxis(batch[name], 1, 0) for name in names}
-            frames = batch["frames_u8"].shape
+        def reconstruct(params: Any, batch: Batch, parts: int) -> jax.Array:
+            # A window of some clips at a time: a clip's ten windows of five frames at once would need tens of GB. Each
+            # part takes every `parts`-th clip, so that each device cuts its own.
+            clips, windows = batch["frames_u8"].shape[:2]
+            shape = (clips // parts, parts, windows)
+            apart = {k: jnp.moveaxis(x.reshape(*shape, *x.shape[2:]), 0, 2) for k, x in batch.items()}
+            some = {k: x.reshape(parts * windows, clips // parts, *x.shape[3:]) for k, x in apart.items()}
 
             def body(window: Batch) -> jax.Array:
-                return one_window(params, {name: flat(x) for name, x in window.items()}).reshape(frames[0], *frames[2:])
+                return one_window(params, {k: flat(x) for k, x in window.items()}).reshape(window["frames_u8"].shape)
 
-            return jnp.moveaxis(jax.lax.map(body, windows), 0, 1)
+            done = jax.lax.map(body, some).reshape(parts, windows, clips // parts, *batch["frames_u8"].shape[2:])
+            return jnp.moveaxis(done, 2, 0).reshape(batch["frames_u8"].shape)
 
-        return jax.jit(reconstruct)
+        return jax.jit(reconstruct, static_argnums=2)
 
     def pictures(self, current: State, frozen: Any, batch: Batch, path: MediaFolder) -> dict[str, np.ndarray]:
         """What the expert sees: augmented mouths, one row a clip."""
@@ -331,14 +342,25 @@ class SyncExpertTask:
                     sync_report.REPORT: report,
                     **({"started_from": self._started_from} if self._started_from else {}),
                     **({HUBERT: self.records.features[HUBERT]} if self._sound == HUBERT else {}),
-                    **({RENDERER: self.records.features[RENDERER]} if self._renderer is not None else {}),
+                    **(self._renderers() if self._renderer is not None else {}),
                 },
                 overwrite=True,
             )
 
+    def _renderers(self) -> dict[str, str]:
+        whole = weights.fingerprint(weights.read_manifest(self.config.renderer))
+        return {RENDERER: self.records.features[RENDERER], sync_report.RECONSTRUCTED_BY: whole}
+
     @staticmethod
     def _mesh_of(current: State) -> Any:
         return current["step"].sharding.mesh
+
+
+def _parts(clips: int, devices: int, frames: int) -> int:
+    """In how many parts to take the clips of a batch, so that a device renders `FRAMES_AT_ONCE` frames or fewer at a
+    time, or a clip's `frames`."""
+    each = clips // devices
+    return next(n for n in range(1, each + 1) if each % n == 0 and (each // n * frames <= FRAMES_AT_ONCE or n == each))
 
 
 def flat(x: jax.Array) -> jax.Array:

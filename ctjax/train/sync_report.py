@@ -8,6 +8,7 @@ from ctjax.types import UserError
 
 REPORT = "report"  # where a sync expert's bundle keeps the figures, in its provenance
 REAL, RECONSTRUCTED = "real", "reconstructed"
+RECONSTRUCTED_BY = "reconstructed_by"  # and the fingerprint of the renderer, all of it, that made the second kind
 REQUIRED_FIGURE = "rank1_within_clip"
 
 
@@ -53,14 +54,14 @@ def _across(mouths: np.ndarray, sounds: np.ndarray) -> float:
     return hits / (clips * windows)
 
 
-def check_report(provenance: dict, *, path: str, least: float, need_reconstructed: bool) -> None:
-    """Raises `UserError` if the expert's report is missing or below `least` times chance within clips."""
+def check_report(provenance: dict, *, path: str, least: float, reconstructed_by: str) -> None:
+    """Raises `UserError` if the expert's report is missing, below `least` times chance within clips on real or on
+    reconstructed frames, or of another renderer than that with the fingerprint `reconstructed_by`."""
     report = provenance.get(REPORT)
     advice = "train it longer or on more speakers, or set expert.unchecked=True to use it all the same"
     if not report:
         raise UserError(f"{path}: the sync expert has no report of its accuracy: {advice}")
-    wanted = (REAL, RECONSTRUCTED) if need_reconstructed else (REAL,)
-    for frames in wanted:
+    for frames in (REAL, RECONSTRUCTED):
         found = report.get(frames)
         if not found or REQUIRED_FIGURE not in found:
             raise UserError(f"{path}: the sync expert was not measured on {frames} frames: {advice}")
@@ -70,3 +71,10 @@ def check_report(provenance: dict, *, path: str, least: float, need_reconstructe
                 f"{path}: on {frames} frames the sync expert finds the true sound of a clip in {value:.0%} of cases, "
                 f"{floor:.0%} are asked for (chance is {found['chance']:.0%}): {advice}"
             )
+    measured = provenance.get(RECONSTRUCTED_BY, reconstructed_by)
+    if measured != reconstructed_by:
+        raise UserError(
+            f"{path}: the sync expert was measured on frames of another renderer ({measured[:12]}, this run uses "
+            f"{reconstructed_by[:12]}): measure it again (task sync_expert, start={path}, loop.steps=0), or set "
+            "expert.unchecked=True"
+        )

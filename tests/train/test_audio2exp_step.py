@@ -22,12 +22,12 @@ from ctjax.losses.sync_expert import MelTowerConfig, SyncExpert, SyncExpertConfi
 from ctjax.losses.total import Audio2ExpWeights
 from ctjax.losses.wav2lip_syncnet import Wav2LipSyncNetConfig
 from ctjax.motion.alpha import Ramp
-from ctjax.motion.audio2exp import Audio2ExpConfig
+from ctjax.motion.audio2exp import Audio2Exp, Audio2ExpConfig
 from ctjax.render.renderer import ESTIMATORS, Renderer
-from ctjax.train import frozen, loop, metrics
+from ctjax.train import frozen, loop, metrics, sync_expert_step
 from ctjax.train.audio2exp_step import Audio2ExpTask, Audio2ExpTraining, ExpertChoice
 from ctjax.train.optim import OptimizerConfig
-from ctjax.train.sync_expert_step import SyncExpertTraining
+from ctjax.train.sync_expert_step import SyncExpertTask, SyncExpertTraining
 from ctjax.types import UserError
 
 HERE = pathlib.Path(__file__).parent
@@ -278,6 +278,80 @@ def test_an_expert_must_have_shown_its_accuracy(world):
 def test_a_speech_network_that_is_not_there_is_said_before_training(world):
     with pytest.raises(weights.BundleError, match="nowhere: no such bundle"):
         Audio2ExpTask(recipe(world, hubert=str(world / "nowhere")))
+
+
+@pytest.mark.parametrize("which", ["hubert", "audio2exp"])
+def test_networks_that_belong_to_other_features_are_refused(world, tmp_path, which):
+    made = {
+        "hubert": ({}, {"x": np.zeros(1, np.float32)}),
+        "audio2exp": (AUDIO, drawn_params.draw(Audio2Exp(AUDIO).abstract, 3)),
+    }
+    config, params = made[which]
+    weights.save_bundle(
+        tmp_path / which, network=which, config=config, params=params, provenance={"hubert": "another network"}
+    )
+    with pytest.raises(RecordsError, match="the hubert features were made by other weights"):
+        Audio2ExpTask(recipe(world, **{which: str(tmp_path / which)}))
+
+
+def test_in_bfloat16_nothing_that_is_exported_is_rounded(world, tmp_path):
+    task = Audio2ExpTask(recipe(world, compute="bfloat16"))
+    current = task.init(jax.random.key(0))
+    trained = {"out_fc": drawn_params.draw(task.audio2exp.abstract["out_fc"], 4)}
+    task.export({**current, "ema": trained}, task.frozen, tmp_path)
+    exported = weights.open_bundle(tmp_path / "audio2exp", network="audio2exp").params
+    expert = weights.open_bundle(world / "expert", network="sync_expert").params
+    wanted = {"audio_encoder": expert["audio_encoder"], **trained}
+    assert jax.tree.all(jax.tree.map(np.array_equal, exported, wanted))
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(task.frozen["expert"])} == {"bfloat16"}
+
+
+def test_an_expert_is_measured_on_frames_of_the_renderer_and_belongs_to_it(world, tmp_path):
+    measure = loop.LoopConfig(steps=0, batch=8, evaluate_every=0, pictures_every=0)
+    config = SyncExpertTraining(
+        records=(str(world / "records"),),
+        start=str(world / "expert"),
+        renderer=str(world / "renderer"),
+        candidates=3,
+        loop=measure,
+    )
+    expert = SyncExpertTask(config)
+    loop.run(expert, measure, folder=tmp_path)
+    bundle = tmp_path / "export" / "sync_expert"
+    provenance = weights.read_manifest(bundle)["provenance"]
+    assert provenance["report"]["reconstructed"]["clips"] == provenance["report"]["real"]["clips"]
+    renderer = weights.open_bundle(world / "renderer")
+    assert provenance["reconstructed_by"] == weights.fingerprint(renderer.manifest)
+
+    batch = next(expert.evaluation_data(parallel.Rows(4, 0, 4)))
+    fields = {name: batch[name] for name in sync_expert_step.RENDERED_FIELDS}
+    whole, in_parts = (expert._reconstruct(expert.frozen["renderer"], fields, parts) for parts in (1, 2))
+    assert whole.shape == fields["frames_u8"].shape
+    assert np.abs(np.asarray(whole, int) - np.asarray(in_parts, int)).max() <= 1
+
+    other = jax.tree.map(np.copy, renderer.params)
+    other["generator"] = jax.tree.map(lambda x: x * np.float32(1.01), other["generator"])
+    weights.save_bundle(tmp_path / "other", network="facevid2vid", config=renderer.config, params=other)
+    choice = ExpertChoice(str(bundle), least_rank1=0.0)
+    Audio2ExpTask(recipe(world, expert=choice))
+    with pytest.raises(UserError, match="measured on frames of another renderer"):
+        Audio2ExpTask(recipe(world, expert=choice, renderer=str(tmp_path / "other")))
+
+
+@pytest.mark.parametrize(("clips", "parts"), [(1, 1), (4, 1), (8, 2), (64, 16), (7, 7)])
+def test_no_more_frames_are_rendered_at_once_than_fit(clips, parts):
+    assert sync_expert_step._parts(clips, 1, 5) == parts
+    assert sync_expert_step._parts(8 * clips, 8, 5) == parts
+
+
+def test_what_needs_no_picture_is_learned_without_one(world, batch):
+    task = Audio2ExpTask(recipe(world, weights=Audio2ExpWeights(perceptual=0, sync=0, anchor=1.0, smoothness=1.0)))
+    terms = task.terms(PARAMS, task.frozen, batch, 0.8, 1.0)
+    assert set(terms) == {"anchor", "smoothness"} and all(np.all(np.asarray(x) > 0) for x in terms.values())
+    with pytest.raises(ValueError, match="all weights are 0"):
+        Audio2ExpWeights(perceptual=0, sync=0)
+    with pytest.raises(ValueError, match="micro_batches=3 does not divide the batch of 8"):
+        recipe(world, optimizer=OptimizerConfig(micro_batches=3))
 
 
 def test_records_of_other_weights_are_refused(world, tmp_path):

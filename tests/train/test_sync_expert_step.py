@@ -1,5 +1,6 @@
 """Training the sync expert on drawn faces: it learns, reports, and hands over its audio half."""
 
+import functools
 import pathlib
 import sys
 
@@ -100,13 +101,17 @@ def test_the_bundle_opens_with_its_report(contrastive):
     last = metrics.read(run / "metrics.jsonl")[-1]
     assert report["real"]["rank1_within_clip"] == last["held_out/real/rank1_within_clip"]
     assert opened.provenance["hubert"] == "toy"
-    sync_report.check_report(opened.provenance, path="expert", least=2.0, need_reconstructed=False)
+    check = functools.partial(sync_report.check_report, path="expert", reconstructed_by="a renderer")
     with pytest.raises(UserError, match="not measured on reconstructed frames"):
-        sync_report.check_report(opened.provenance, path="expert", least=2.0, need_reconstructed=True)
+        check(opened.provenance, least=2.0)
     with pytest.raises(UserError, match=r"finds the true sound .* in .*% of cases"):
-        sync_report.check_report(opened.provenance, path="expert", least=20.0, need_reconstructed=False)
+        check(opened.provenance, least=20.0)
     with pytest.raises(UserError, match="has no report"):
-        sync_report.check_report({}, path="expert", least=2.0, need_reconstructed=False)
+        check({}, least=2.0)
+    both = {**opened.provenance, sync_report.REPORT: {**report, "reconstructed": report["real"]}}
+    check(both, least=2.0)
+    with pytest.raises(UserError, match="measured on frames of another renderer"):
+        check({**both, sync_report.RECONSTRUCTED_BY: "another"}, least=2.0)
     assert jax.tree.all(
         jax.tree.map(np.array_equal, opened.params, parallel.fetch(outcome.state["params"])),
     )
@@ -153,7 +158,25 @@ def test_an_expert_that_hears_mel_needs_no_features(folder, tmp_path):
     assert opened.network.config == model and "hubert" not in opened.provenance
 
 
+@pytest.mark.parametrize("clips", [(0, 1, 2, 3), (0, 0, 1, 1), (5, 5, 5, 5)])
+def test_a_false_sound_is_never_the_true_one(folder, clips):
+    task = SyncExpertTask(recipe(folder, loss="bce", optimizer=OptimizerConfig(lr=1e-3)))
+    windows = task.config.windows
+    sounds = np.arange(len(clips) * windows)  # which sound it is, in place of an embedding
+    of_clip = dict(zip(sounds.tolist(), np.repeat(clips, windows).tolist(), strict=True))
+    for seed in range(8):
+        drawn = task._wrong_sounds(sounds[:, None], np.array(clips), jax.random.key(seed))[:, 0]
+        for true, false in zip(sounds.tolist(), drawn.tolist(), strict=True):
+            assert false != true
+            # two rows of one clip may have cut the same window: a false one is of the row's own windows then
+            assert of_clip[false] != of_clip[true] or false // windows == true // windows
+
+
 def test_mistakes_are_named(folder):
+    with pytest.raises(ValueError, match="micro_batches=3 does not divide the batch of 8"):
+        recipe(folder, loss="bce", optimizer=OptimizerConfig(lr=1e-3, micro_batches=3))
+    with pytest.raises(ValueError, match="each of micro_batches needs two clips"):
+        recipe(folder, loss="bce", optimizer=OptimizerConfig(lr=1e-3, micro_batches=8))
     with pytest.raises(ValueError, match="audio_encoder is for an expert that hears HuBERT"):
         recipe(folder, model=SyncExpertConfig(mel=MelTowerConfig()), audio_encoder="bundle")
     with pytest.raises(ValueError, match="start brings an audio encoder of its own"):

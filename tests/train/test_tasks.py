@@ -3,6 +3,7 @@
 import importlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -30,6 +31,32 @@ def test_config_files_fit_their_tasks(name, variant):
     recipe = tasks.read(values(name, variant))
     assert recipe.config.task == (variant if name == "smoke" else name)
     assert recipe.config.loop.steps > 0
+
+
+def _has(tree, path):
+    for part in path.split("."):
+        if not isinstance(tree, dict) or part not in tree:
+            return False
+        tree = tree[part]
+    return True
+
+
+@pytest.mark.parametrize(
+    ("page", "recipes"),
+    [
+        ("training", (("sync_expert", None), ("audio2exp", None))),
+        ("training_renderer", (("renderer", None),)),
+    ],
+)
+def test_what_the_pages_say_can_be_set_is_in_the_recipes(page, recipes):
+    """absl sets only fields that the config file has."""
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    trees = [values(*recipe) for recipe in recipes]
+    sections = {key for tree in trees for key, value in tree.items() if isinstance(value, dict)}
+    named = set(re.findall(r"--config\.([a-z0-9_]+(?:\.[a-z0-9_]+)*)", text))
+    named |= {n for n in re.findall(r"`([a-z0-9_]+(?:\.[a-z0-9_]+)+)[=`]", text) if n.split(".")[0] in sections}
+    assert len(named) > 8
+    assert not [name for name in sorted(named) if not any(_has(tree, name) for tree in trees)]
 
 
 def test_the_papers_numbers_are_the_defaults():
