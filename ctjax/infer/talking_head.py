@@ -32,7 +32,7 @@ from ctjax.render.fast.formulation import default_formulation
 from ctjax.render.fast.renderer import FastRenderer
 from ctjax.render.renderer import Renderer, RendererConfig
 from ctjax.types import UserError
-from ctjax.weights import open_bundle, read_manifest
+from ctjax.weights import Bundle, fingerprint, open_bundle, read_manifest
 
 DEFAULT_SIZE = 256
 DTYPES = ("float32", "bfloat16")
@@ -88,6 +88,7 @@ class TalkingHead:
         renderer = open_bundle(folder / "renderer", network="facevid2vid", abstract=_abstract_renderer)
         audio2exp = open_bundle(folder / "audio2exp", network="audio2exp", abstract=_abstract_audio2exp)
         hubert = open_bundle(folder / "hubert", network="hubert", abstract=_abstract_hubert)
+        _check_speech(folder, audio2exp, hubert)
         return cls(
             from_mapping(RendererConfig, renderer.config),
             from_mapping(Audio2ExpConfig, audio2exp.config),
@@ -137,6 +138,17 @@ class TalkingHead:
     def face_finder(self) -> FaceFinder:
         """Opened when first needed: with a box given by hand the face networks are not."""
         return FaceFinder()
+
+
+def _check_speech(folder: pathlib.Path, audio2exp: Bundle, hubert: Bundle) -> None:
+    """An Audio2Exp that was trained here names its speech network; behind another one it would babble."""
+    named = audio2exp.manifest["provenance"].get("hubert")
+    found = fingerprint(hubert.manifest)
+    if named is not None and named not in (found, hubert.manifest["provenance"].get("packed_from")):
+        raise UserError(
+            f"{folder}: audio2exp was trained on features of another speech network ({named[:12]}, in hubert/ is "
+            f"{found[:12]}): put that one there"
+        )
 
 
 def _renderer(config: RendererConfig, params: Params, dtype: str) -> tuple[Any, Params]:

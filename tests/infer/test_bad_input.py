@@ -18,6 +18,7 @@ from ctjax.media.image import write_image
 from ctjax.media.video import VideoSource
 from ctjax.motion.curve import Curve
 from ctjax.types import Box, UserError
+from ctjax.weights import fingerprint, open_bundle, save_bundle
 
 ROOT = pathlib.Path(infer.__file__).parent
 
@@ -185,6 +186,19 @@ def test_a_bundle_of_another_network(tmp_path, bundle, media):
         TalkingHead.from_bundle(mixed)
     with pytest.raises(UserError, match="no such bundle"):
         TalkingHead.from_bundle(tmp_path / "nowhere")
+
+
+def test_a_speech_network_that_audio2exp_was_not_trained_on(tmp_path, bundle):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(bundle, mixed)
+    opened = open_bundle(mixed / "audio2exp")
+    described = {"network": opened.network, "config": opened.config, "params": opened.params, "overwrite": True}
+    save_bundle(mixed / "audio2exp", **described, provenance={"hubert": "0123456789abcdef"})
+    with pytest.raises(UserError, match="trained on features of another speech network"):
+        TalkingHead.from_bundle(mixed)
+    own = fingerprint(open_bundle(mixed / "hubert").manifest)
+    save_bundle(mixed / "audio2exp", **described, provenance={"hubert": own})
+    TalkingHead.from_bundle(mixed)
 
 
 def test_outputs_that_cannot_be_written(tmp_path, head, media):
