@@ -179,10 +179,11 @@ def test_what_was_drawn_is_judged_where_copying_hides_it():
         )
         return terms[name].sum()
 
-    assert np.abs(jax.grad(loss)(colours, "mouth_pixel")).max() < 1e-9
-    towards = jax.grad(loss)(colours, "mouth_drawn")
+    run = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+    assert np.abs(run(colours, "mouth_pixel")[1]).max() < 1e-9
+    before, towards = run(colours, "mouth_drawn")
     assert np.abs(towards).max() > 1e-5
-    assert loss(colours - 100 * towards, "mouth_drawn") < loss(colours, "mouth_drawn")
+    assert run(colours - 100 * towards, "mouth_drawn")[0] < before
 
 
 def test_a_filmed_expression_may_hold_for_the_mouth_alone():
