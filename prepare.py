@@ -40,6 +40,9 @@ flags.mark_flags_as_required(["output"])
 def main() -> None:
     cli.enable_compilation_cache()
     if FLAGS.records:
+        for name in ("source", "synthetic", "shard"):
+            if FLAGS[name].present:
+                raise UserError(f"--{name} does not go with --records, where one host does all the clips: leave it out")
         manifest = refeature(FLAGS.records, FLAGS.output, hubert=FLAGS.hubert, renderer=FLAGS.renderer)
         print(f"records: {FLAGS.output}; features: {', '.join(manifest.features)}")
         return

@@ -1,7 +1,8 @@
 """From one video to clips of one face: 25 frames a second, a square crop that stands still, 68 landmarks, sound.
 
 Runs in worker processes without jax. A video is read twice, first to follow the face, then to cut the pictures, so
-that memory does not grow with its length.
+that its frames are never held. What is made of it is, until it is written: the JPEG files of its clips, its landmarks
+and its sound, so memory grows with the length of a video.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which videos there are, who is in them, and which part of the data they belong to.
 
 A list file is a table with tabs: a heading with `file`, `person` and `split`, and one line a video (further columns are
-left alone); paths are relative to the footage folder. `prepare.py` takes one and writes the one it used, so that a
-split is fixed once and can be kept under version control.
+left alone); paths are relative to the footage folder, and a person stands in one split only. `prepare.py` takes one
+and writes the one it used, so that a split is fixed once and can be kept under version control.
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ import hashlib
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from ctjax.data.whole_files import written_whole
 from ctjax.types import UserError
 
 SUFFIXES = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts"}
 SPLITS = ("train", "val", "test")
 LAYOUTS = ("folder", "hdtf", "mead")
+LIST_COLUMNS = ("file", "person", "split")
 HELD_OUT_SHARE = 0.1  # HDTF as the paper has it: 9:1, by person
 # The four speakers that MEAD's users hold out, two men and two women.
 MEAD_TEST_PERSONS = ("M003", "M030", "W009", "W015")
 MEAD_SOUNDS = (".m4a", ".wav", ".mp3")
+_SHOWN = 5
 
 
 class Video(NamedTuple):
@@ -40,14 +44,15 @@ def find(folder: str | os.PathLike, layout: str, listing: str | os.PathLike | No
 
     folder: any nesting; the person is the folder a video lies in, or the name up to a trailing number. hdtf:
     `WDA_BernieSanders_000.mp4`, anywhere. mead: `M003/video/front/happy/level_1/001.mp4`, its sound beside it under
-    `M003/audio/`. Raises `UserError` for a folder without videos and a list that does not fit.
+    `M003/audio/`. Links to folders are followed. Raises `UserError` for a folder without videos and a list that does
+    not fit.
     """
     root = pathlib.Path(folder)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder of videos")
     if layout not in LAYOUTS:
         raise UserError(f"layout {layout!r} is not known: one of {', '.join(LAYOUTS)}")
-    files = sorted(p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = sorted(_videos_under(root))
     if not files:
         raise UserError(f"{root}: no videos there (looked for {', '.join(sorted(SUFFIXES))} in all its folders)")
     if listing is not None:
@@ -60,33 +65,78 @@ def find(folder: str | os.PathLike, layout: str, listing: str | os.PathLike | No
 
 
 def split_by_person(persons: Sequence[str], share: float = HELD_OUT_SHARE, name: str = "test") -> dict[str, str]:
-    """{person: "train" or `name`}: the same for the same persons on every machine, drawn by hash; one is held out at
-    least, where there are two."""
-    order = sorted(persons, key=lambda person: hashlib.sha256(person.encode()).hexdigest())
-    count = max(1, round(share * len(order))) if len(order) > 1 else 0
+    """{person: "train" or `name`}, `share` of them held out on average.
+
+    The hash of the name decides, so that a person goes to the same split on every machine and whoever else is there.
+    Only where it would leave one side empty does the company count: of two persons or more the one with the smallest
+    hash is held out, and the one with the largest trains; a single person trains.
+    """
+    drawn = {person: int.from_bytes(hashlib.sha256(person.encode()).digest()[:8]) / 2**64 for person in persons}
+    order = sorted(drawn, key=drawn.__getitem__)
+    count = sum(value < share for value in drawn.values())
+    count = min(max(count, 1), len(order) - 1)
     return {person: name if i < count else "train" for i, person in enumerate(order)}
+
+
+def in_several_splits(entries: Iterable[tuple[str, str]]) -> str:
+    """The persons of (person, split) `entries` that stand in more than one split, in words; "" if there are none."""
+    splits: defaultdict[str, set[str]] = defaultdict(set)
+    for person, split in entries:
+        splits[person].add(split)
+    mixed = [f"{person} ({', '.join(sorted(there))})" for person, there in sorted(splits.items()) if len(there) > 1]
+    more = f" and {len(mixed) - _SHOWN} more" if len(mixed) > _SHOWN else ""
+    return ", ".join(mixed[:_SHOWN]) + more
 
 
 def write_list(path: pathlib.Path, videos: Sequence[Video]) -> None:
     """The list file of `videos`."""
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(["file", "person", "split"])
+        writer.writerow(LIST_COLUMNS)
         writer.writerows([video.file, video.person, video.split] for video in videos)
-    os.replace(temporary, path)
+
+
+def _videos_under(root: pathlib.Path) -> list[pathlib.Path]:
+    """The videos in all folders under `root`, relative to it. Links to folders are followed, but no folder is entered
+    twice: neither endlessly nor under two names, of which its own comes before a link's."""
+    found, entered = [], set()
+    waiting = [str(root)]
+    while waiting:
+        links = []
+        for start in waiting:
+            for place, folders, files in os.walk(start):
+                real = os.path.realpath(place)
+                if real in entered:
+                    folders.clear()
+                    continue
+                entered.add(real)
+                folders.sort()
+                links += [link for name in folders if os.path.islink(link := os.path.join(place, name))]
+                found += [pathlib.Path(place, name) for name in files]
+        waiting = links
+    return [file.relative_to(root) for file in found if file.suffix.lower() in SUFFIXES and file.is_file()]
 
 
 def _listed(root: pathlib.Path, listing: pathlib.Path) -> list[Video]:
     try:
         with listing.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-    except (OSError, UnicodeDecodeError) as error:
+            reader = csv.DictReader(file, delimiter="\t")
+            columns = set(reader.fieldnames or ())
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{listing}: the list cannot be read ({error})") from error
-    if not rows or not {"file", "person", "split"} <= set(rows[0]):
+    if not set(LIST_COLUMNS) <= columns:
         raise UserError(f"{listing}: a list has a heading with file, person and split, separated by tabs")
+    if not rows:
+        raise UserError(f"{listing}: no video is listed: give each a line with file, person and split")
     videos = []
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
+        missing = [name for name in LIST_COLUMNS if not (row[name] or "").strip()]
+        if missing:
+            raise UserError(
+                f"{listing}, line {number}: no {' and no '.join(missing)}: a line has file, person and split, "
+                "separated by tabs"
+            )
         if row["split"] not in SPLITS:
             raise UserError(
                 f"{listing}, line {number}: split is {row['split']!r}, one of {', '.join(SPLITS)} is needed"
@@ -96,6 +146,11 @@ def _listed(root: pathlib.Path, listing: pathlib.Path) -> list[Video]:
         videos.append(Video(row["file"], row["person"], row["split"], _mead_sound(root, pathlib.Path(row["file"]))))
     if len({video.file for video in videos}) != len(videos):
         raise UserError(f"{listing}: a file is listed twice")
+    if mixed := in_several_splits((video.person, video.split) for video in videos):
+        raise UserError(
+            f"{listing}: persons in more than one split: {mixed}: training would be judged on faces it has seen; put "
+            "each in one split, or give the person another name in each if that is meant"
+        )
     return sorted(videos)
 
 
@@ -107,8 +162,12 @@ def _folder_person(file: pathlib.Path) -> str:
 
 
 def _hdtf_person(file: pathlib.Path) -> str:
-    """WDA_BernieSanders0_001 -> WDA_BernieSanders; RD_Radio12_000 -> RD_Radio12, where the number is the speaker."""
-    name = re.sub(r"_\d+$", "", file.stem)
+    """WDA_BernieSanders0_001 -> WDA_BernieSanders; RD_Radio12_000 -> RD_Radio12, where the number is the speaker.
+
+    What people append when they cut a video further (RD_Radio12_000_1, RD_Radio12_000_crop) says nothing of the person.
+    """
+    numbered = re.match(r"(.+?)_\d{3}(?!\d)", file.stem)
+    name = numbered[1] if numbered else re.sub(r"_\d+$", "", file.stem)
     return name if name.startswith("RD_") else re.sub(r"\d+$", "", name)
 
 

@@ -2,14 +2,13 @@
 
 Each finished video leaves one file in `work/`, written under a temporary name and renamed: clips, what was dropped,
 thumbnails. A host that has done all of its videos packs them into its shards; the last host to finish writes the
-manifest, which makes the set complete.
+manifest, which makes the set complete, and then removes `work/` and what killed processes left half-written.
 """
 
 from __future__ import annotations
 
 import base64
 import concurrent.futures
-import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -31,6 +30,7 @@ from ctjax.data.frozen_features import FrozenFeatures
 from ctjax.data.records import HUBERT, Clip, ClipInfo
 from ctjax.data.sync_offset import SyncGate
 from ctjax.data.synthetic import clips as synthetic_clips
+from ctjax.data.whole_files import remove_leftovers, write_text, written_whole
 from ctjax.progress import progress_bar
 from ctjax.types import UserError
 
@@ -84,9 +84,34 @@ def prepare(settings: PrepareConfig) -> prepare_report.Summary | None:
     features = FrozenFeatures(*untrained.stand_ins(output / "bundles", settings.hubert, settings.renderer))
     gate = _gate(settings, features)
     _begin(output, settings, videos, features, gate)
-    if (output / "manifest.json").is_file():
+    if _is_complete(output):
         print(f"{output} is complete already; remove it, or give another folder, to prepare again")
-        return prepare_report.read(output)
+    else:
+        try:
+            _prepare_share(output, settings, videos, features, gate)
+        except (OSError, UserError):
+            # Another host may have completed the set and removed work/ under this one, which was started again late.
+            if not _is_complete(output):
+                raise
+    if not _is_complete(output):
+        return None
+    shutil.rmtree(output / "work", ignore_errors=True)
+    remove_leftovers(output, output / "shards")
+    return prepare_report.read(output)
+
+
+def _is_complete(output: pathlib.Path) -> bool:
+    return (output / "manifest.json").is_file()
+
+
+def _prepare_share(
+    output: pathlib.Path,
+    settings: PrepareConfig,
+    videos: Sequence[Video],
+    features: FrozenFeatures,
+    gate: SyncGate | None,
+) -> None:
+    """This host's videos to its shards; the whole set's manifest, if it was the last."""
     index, count = settings.shard
     mine = videos[index::count]
     work = output / "work" / f"{index}-of-{count}"
@@ -98,7 +123,7 @@ def prepare(settings: PrepareConfig) -> prepare_report.Summary | None:
             _write_video(work, video, result, features, gate)
             bar.update()
     _pack(output, work, mine, f"{index:04d}-of-{count:04d}")
-    return _finish(output, settings, features, count)
+    _finish(output, settings, features, count)
 
 
 def _gate(settings: PrepareConfig, features: FrozenFeatures) -> SyncGate | None:
@@ -135,9 +160,7 @@ def _begin(
             footage.write_list(output / "list.tsv", videos)
             if features.silence is not None:
                 records.write_silence(output, features.silence)
-            temporary = output / f".settings.{os.getpid()}"
-            temporary.write_text(json.dumps(about, indent=1))
-            os.replace(temporary, file)
+            write_text(file, json.dumps(about, indent=1))
     except OSError as error:
         raise UserError(f"{output}: cannot write there: {error.strerror}") from error
     begun = json.loads(file.read_text())
@@ -232,22 +255,8 @@ def _write_video(
             about["clips"].append(config.to_mapping(piece.info))
             arrays[f"thumbnails_{number}"] = np.frombuffer(piece.thumbnails, np.uint8)
             arrays[f"record_{number}"] = np.frombuffer(record, np.uint8)
-    target = _done_file(work, video)
-    temporary = target.with_suffix(".partial")
-    with _disk_errors(target.parent), temporary.open("wb") as file:
+    with written_whole(_done_file(work, video)) as temporary, temporary.open("wb") as file:
         np.savez(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
-    os.replace(temporary, target)
-
-
-@contextlib.contextmanager
-def _disk_errors(folder: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{folder}: writing failed ({error.strerror}): make room and run the same command again, "
-            "what is done stays done"
-        ) from error
 
 
 def _pack(output: pathlib.Path, work: pathlib.Path, videos: Sequence[Video], name: str) -> None:
@@ -264,49 +273,42 @@ def _pack(output: pathlib.Path, work: pathlib.Path, videos: Sequence[Video], nam
             shards[shard] = len(pending)
             pending.clear()
 
-    with _disk_errors(output):
-        for video in videos:
-            with np.load(_done_file(work, video), allow_pickle=False) as done:
-                about = json.loads(done["about"].tobytes())
-                clips += about["clips"]
-                about["thumbnails"] = [
-                    base64.b64encode(done[f"thumbnails_{n}"].tobytes()).decode() for n in range(len(about["clips"]))
-                ]
-                parts.append(about)
-                for number in range(len(about["clips"])):
-                    pending.append(done[f"record_{number}"].tobytes())
-                    if len(pending) == CLIPS_PER_SHARD:
-                        flush()
-        flush()
-        part = {"clips": clips, "shards": shards, "videos": parts}
-        temporary = work.parent / f".{name}.partial"
-        temporary.write_text(json.dumps(part))
-        os.replace(temporary, work.parent / f"{name}.json")
+    for video in videos:
+        with np.load(_done_file(work, video), allow_pickle=False) as done:
+            about = json.loads(done["about"].tobytes())
+            clips += about["clips"]
+            about["thumbnails"] = [
+                base64.b64encode(done[f"thumbnails_{n}"].tobytes()).decode() for n in range(len(about["clips"]))
+            ]
+            parts.append(about)
+            for number in range(len(about["clips"])):
+                pending.append(done[f"record_{number}"].tobytes())
+                if len(pending) == CLIPS_PER_SHARD:
+                    flush()
+    flush()
+    part = {"clips": clips, "shards": shards, "videos": parts}
+    write_text(work.parent / f"{name}.json", json.dumps(part))
 
 
-def _finish(
-    output: pathlib.Path, settings: PrepareConfig, features: FrozenFeatures, hosts: int
-) -> prepare_report.Summary | None:
+def _finish(output: pathlib.Path, settings: PrepareConfig, features: FrozenFeatures, hosts: int) -> None:
     """The manifest, if every host's part is there; several hosts may come here at once and write the same."""
     parts = [output / "work" / f"{i:04d}-of-{hosts:04d}.json" for i in range(hosts)]
     missing = [i for i, part in enumerate(parts) if not part.is_file()]
     if missing:
-        print(f"{output}: this share is done; still to come: {', '.join(f'{i}/{hosts}' for i in missing)}")
-        return None
+        if not _is_complete(output):  # else another host has finished the set just now, and removed the parts
+            print(f"{output}: this share is done; still to come: {', '.join(f'{i}/{hosts}' for i in missing)}")
+        return
     found = [json.loads(part.read_text()) for part in parts]
     videos = [video for part in found for video in part["videos"]]
     clips = [config.from_mapping(ClipInfo, clip) for part in found for clip in part["clips"]]
     shards = {name: count for part in found for name, count in part["shards"].items()}
-    with _disk_errors(output):
-        summary = prepare_report.write(output, videos)
-        records.write_index(
-            output,
-            clips,
-            shards,
-            image_size=settings.cut.size,
-            features=features.fingerprints,
-            kind="synthetic" if settings.synthetic else "footage",
-            made_by=__version__,
-        )
-        shutil.rmtree(output / "work", ignore_errors=True)
-    return summary
+    prepare_report.write(output, videos)
+    records.write_index(
+        output,
+        clips,
+        shards,
+        image_size=settings.cut.size,
+        features=features.fingerprints,
+        kind="synthetic" if settings.synthetic else "footage",
+        made_by=__version__,
+    )

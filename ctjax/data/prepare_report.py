@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import pathlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ctjax.data.records import FPS
+from ctjax.data.whole_files import write_text
+
+SHEET_CLIPS = 500  # shown in report.html: each brings some 10 kB of thumbnails, and browsers give up on more
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Prepared clips</title>
 <style>
@@ -24,7 +26,7 @@ figcaption {{ font-size: 12px; color: #555 }} figure {{ padding-left: 6px }}
 <p>{summary}</p>
 <h2>Left out</h2>{reasons}
 <h2>Videos that gave nothing</h2>{nothing}
-<h2>Clips</h2><p>Green train, blue val, orange test.</p><div class="clips">{clips}</div></html>
+<h2>Clips</h2><p>Green train, blue val, orange test.{left_out}</p><div class="clips">{clips}</div></html>
 """
 
 
@@ -71,8 +73,8 @@ def write(output: pathlib.Path, videos: Sequence[dict[str, Any]]) -> Summary:
         nothing=nothing,
     )
     details = [{name: v[name] for name in ("video", "clips", "drops", "reason", "offsets")} for v in videos]
-    _write_whole(output / "report.json", json.dumps({**summary._asdict(), "details": details}, indent=1))
-    _write_whole(output / "report.html", _page(summary, videos, pieces))
+    write_text(output / "report.json", json.dumps({**summary._asdict(), "details": details}, indent=1))
+    write_text(output / "report.html", _page(summary, videos, pieces))
     return summary
 
 
@@ -91,21 +93,27 @@ def _usual_reason(video: dict[str, Any]) -> str:
 
 def _page(summary: Summary, videos: Sequence[dict[str, Any]], pieces: Counter[str]) -> str:
     reasons = [(reason, f"{seconds:.1f}", str(pieces[reason])) for reason, seconds in summary.dropped_s.items()]
+    clips = [
+        (clip, thumbnails, video["offsets"].get(clip["id"]))
+        for video in videos
+        for clip, thumbnails in zip(video["clips"], video["thumbnails"], strict=True)
+    ]
+    shown = min(len(clips), SHEET_CLIPS)
     figures = []
-    for video in videos:
-        for clip, thumbnails in zip(video["clips"], video["thumbnails"], strict=True):
-            offset = video["offsets"].get(clip["id"])
-            measured = f", sound {offset['frames']:+d} frames" if offset else ""
-            caption = html.escape(f"{clip['id']} ({clip['person']}), {clip['frames'] / FPS:.1f} s{measured}")
-            figures.append(
-                f'<figure class="{clip["split"]}"><img alt="" src="data:image/jpeg;base64,{thumbnails}">'
-                f"<figcaption>{caption}</figcaption></figure>"
-            )
+    for clip, thumbnails, offset in (clips[i * len(clips) // shown] for i in range(shown)):
+        measured = f", sound {offset['frames']:+d} frames" if offset else ""
+        caption = html.escape(f"{clip['id']} ({clip['person']}), {clip['frames'] / FPS:.1f} s{measured}")
+        figures.append(
+            f'<figure class="{clip["split"]}"><img alt="" src="data:image/jpeg;base64,{thumbnails}">'
+            f"<figcaption>{caption}</figcaption></figure>"
+        )
+    hidden = len(clips) - shown
     head = html.escape(str(summary).splitlines()[0])
     return _PAGE.format(
         summary=head,
         reasons=_table(("why", "seconds", "pieces"), reasons),
         nothing=_table(("video", "why"), list(summary.nothing.items())),
+        left_out=f" {shown} clips, evenly chosen; {hidden} more are in report.json only." if hidden else "",
         clips="".join(figures),
     )
 
@@ -116,9 +124,3 @@ def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{name}</th>" for name in heading)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _write_whole(path: pathlib.Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -37,6 +37,8 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from ctjax import config
+from ctjax.data.footage import in_several_splits
+from ctjax.data.whole_files import write_text, written_whole
 from ctjax.types import UserError
 
 SCHEMA = 1
@@ -197,38 +199,36 @@ def _check_lengths(info: ClipInfo, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def write_shard(path: pathlib.Path, records: Sequence[bytes]) -> None:
-    """An ArrayRecord file of `records`, each readable by itself; complete under its name or not there."""
-    temporary = path.with_name(f".{path.name}.partial")
-    # group_size 1: each record is found and read alone. JPEG does not compress further.
-    writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
-    try:
-        for record in records:
-            writer.write(record)
-    finally:
-        writer.close()
-    os.replace(temporary, path)
+    """An ArrayRecord file of `records`, each readable by itself; complete under its name or not there.
+
+    Raises `UserError` where the disk does not take it.
+    """
+    with written_whole(path) as temporary:
+        try:
+            # group_size 1: each record is found and read alone. JPEG does not compress further.
+            writer = ArrayRecordWriter(str(temporary), "group_size:1,uncompressed")
+            try:
+                for record in records:
+                    writer.write(record)
+            finally:
+                writer.close()
+        except RuntimeError as error:  # what ArrayRecord makes of every error of the disk, mostly when it is closed
+            raise OSError(_first_clause(error)) from error
 
 
 def write_index(folder: pathlib.Path, clips: Sequence[ClipInfo], shards: Mapping[str, int], **about: Any) -> Manifest:
     """Writes clips.jsonl, then manifest.json, which makes the set complete. `about`: the manifest's other fields."""
     text = "".join(json.dumps(config.to_mapping(clip)) + "\n" for clip in clips)
     manifest = Manifest(clips_sha256=hashlib.sha256(text.encode()).hexdigest(), shards=dict(shards), **about)
-    _write_whole(folder / "clips.jsonl", text)
-    _write_whole(folder / "manifest.json", json.dumps(config.to_mapping(manifest), indent=1) + "\n")
+    write_text(folder / "clips.jsonl", text)
+    write_text(folder / "manifest.json", json.dumps(config.to_mapping(manifest), indent=1) + "\n")
     return manifest
 
 
 def write_silence(folder: pathlib.Path, window: np.ndarray) -> None:
     """Writes the feature window of silence, "18 c"."""
-    temporary = folder / ".silence.partial.npy"
-    np.save(temporary, np.asarray(window, np.float32))
-    os.replace(temporary, folder / "silence.npy")
-
-
-def _write_whole(path: pathlib.Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with written_whole(folder / "silence.npy") as temporary, temporary.open("wb") as file:
+        np.save(file, np.asarray(window, np.float32))
 
 
 def read_manifest(folder: pathlib.Path) -> Manifest:
@@ -254,7 +254,8 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
 class RecordSet:
     """The clips of one or several record folders, addressed by number. Safe to read from several threads.
 
-    Raises `RecordsError` if a folder is not a complete record set or the folders do not belong together.
+    Raises `RecordsError` if a folder is not a complete record set, the folders do not belong together, or a person
+    stands in more than one split.
     """
 
     def __init__(self, folders: Sequence[str | os.PathLike]):
@@ -278,7 +279,13 @@ class RecordSet:
                 paths.append(str(folder / "shards" / name))
         if not self.clips:
             raise RecordsError(f"{self.folders[0]}: the record set is empty; its report.json says what was dropped")
-        self._source = grain.sources.ArrayRecordDataSource(paths)
+        if mixed := in_several_splits((clip.person, clip.split) for clip in self.clips):
+            raise RecordsError(
+                f"{', '.join(map(str, self.folders))}: persons in more than one split: {mixed}: training would be "
+                "judged on faces it has seen; prepare them with lists that agree (prepare.py --list), or under other "
+                "names where they are different persons"
+            )
+        self._source = _opened(paths)
         if len(self._source) != len(self.clips):
             raise RecordsError(
                 f"{self.folders[0]}: the shards hold {len(self._source)} clips and the index {len(self.clips)}: "
@@ -327,9 +334,11 @@ def in_split(clips: Sequence[ClipInfo], split: str, min_frames: int) -> np.ndarr
     """Numbers of the clips of `split` with `min_frames` frames or more; `HELD_OUT` is "val" where there is such a clip,
     else "test". Raises `RecordsError` if there are none."""
     there = sorted({clip.split for clip in clips})
+    long_enough = [i for i, clip in enumerate(clips) if clip.frames >= min_frames]
     if split == HELD_OUT:
-        split = next((name for name in ("val", "test") if name in there), "val")
-    chosen = [i for i, clip in enumerate(clips) if clip.split == split and clip.frames >= min_frames]
+        usable = {clips[i].split for i in long_enough}
+        split = next((name for found in (usable, there) for name in ("val", "test") if name in found), "val")
+    chosen = [i for i in long_enough if clips[i].split == split]
     if not chosen:
         raise RecordsError(
             f"no clip of split {split!r} with at least {min_frames} frames among {len(clips)} "
@@ -346,3 +355,29 @@ def _read_index(folder: pathlib.Path, manifest: Manifest) -> list[ClipInfo]:
     if hashlib.sha256(text.encode()).hexdigest() != manifest.clips_sha256:
         raise RecordsError(f"{folder}: clips.jsonl was changed after it was made: run prepare.py again")
     return [config.from_mapping(ClipInfo, json.loads(line)) for line in text.splitlines()]
+
+
+def _opened(shards: Sequence[str]) -> grain.sources.ArrayRecordDataSource:
+    """The records of all shards. Raises `RecordsError` that names a shard that is empty or cut off."""
+    try:
+        return grain.sources.ArrayRecordDataSource(shards)
+    except RuntimeError as error:  # it does not say which one
+        raise RecordsError(
+            f"{_first_damaged(shards)}: damaged or cut off ({_first_clause(error)}): copy it again, or remove the set "
+            "and prepare it again"
+        ) from error
+
+
+def _first_damaged(shards: Sequence[str]) -> str:
+    """Of shards that do not open together."""
+    for shard in shards[:-1]:
+        try:
+            grain.sources.ArrayRecordDataSource([shard])
+        except RuntimeError:
+            return shard
+    return shards[-1]
+
+
+def _first_clause(error: RuntimeError) -> str:
+    """Of an ArrayRecord error, which may have several, or none."""
+    return str(error).split(";")[0] or "no records in it"

@@ -16,6 +16,7 @@ from ctjax.data import records, untrained
 from ctjax.data.cutting import CutVideo, Piece
 from ctjax.data.frozen_features import FrozenFeatures
 from ctjax.data.records import FIELDS, HUBERT, Clip, Manifest, RecordSet
+from ctjax.data.whole_files import remove_leftovers, write_text, written_whole
 from ctjax.progress import progress_bar
 from ctjax.types import UserError
 
@@ -27,7 +28,7 @@ def refeature(
 
     Features of a network that is not given are kept. A clip of footage is heard by itself, without the sound that
     followed it in its video, so its last quarter of a second may differ from what prepare.py makes of the video.
-    Raises `UserError` if there is nothing to do, or `output` was made of other records or bundles.
+    Raises `UserError` if there is nothing to do, `output` cannot be written, or was made of other records or bundles.
     """
     source, output = pathlib.Path(source), pathlib.Path(output)
     if not (hubert or renderer):
@@ -35,7 +36,10 @@ def refeature(
     if source.resolve() == output.resolve():
         raise UserError(f"{output}: give another folder than the records that are read")
     clips, manifest = RecordSet([source]), records.read_manifest(source)
-    (output / "shards").mkdir(parents=True, exist_ok=True)
+    try:
+        (output / "shards").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output}: cannot write there: {error.strerror}") from error
     features = FrozenFeatures(*untrained.stand_ins(output / "bundles", hubert, renderer))
     fingerprints = manifest.features | features.fingerprints
     _begin(output, manifest, fingerprints)
@@ -54,11 +58,12 @@ def refeature(
     if features.silence is not None:
         records.write_silence(output, features.silence)
     elif HUBERT in manifest.features:
-        shutil.copyfile(source / "silence.npy", output / "silence.npy")
+        records.write_silence(output, clips.silence)
     for name in ("report.json", "report.html", "list.tsv"):
         if (source / name).is_file():
-            shutil.copyfile(source / name, output / name)
-    return records.write_index(
+            with written_whole(output / name) as temporary:
+                shutil.copyfile(source / name, temporary)
+    made = records.write_index(
         output,
         clips.clips,
         manifest.shards,
@@ -67,6 +72,8 @@ def refeature(
         kind=manifest.kind,
         made_by=__version__,
     )
+    remove_leftovers(output, output / "shards")
+    return made
 
 
 def _begin(output: pathlib.Path, manifest: Manifest, fingerprints: dict[str, str]) -> None:
@@ -74,10 +81,8 @@ def _begin(output: pathlib.Path, manifest: Manifest, fingerprints: dict[str, str
     note = output / "features.txt"
     about = "".join(f"{name}\t{value}\n" for name, value in {"clips": manifest.clips_sha256, **fingerprints}.items())
     if not note.is_file():
-        temporary = note.with_name(f".{note.name}.partial")
-        temporary.write_text(about)
-        os.replace(temporary, note)
-    elif note.read_text() != about:
+        write_text(note, about)
+    elif note.read_text(encoding="utf-8") != about:
         raise UserError(f"{output} was begun with other records or bundles: give the same ones or another folder")
 
 

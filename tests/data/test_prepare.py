@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from ctjax import config
-from ctjax.data import cutting, footage, prepare
+from ctjax.data import cutting, prepare
 from ctjax.data.cutting import CutConfig
-from ctjax.data.footage import Video
 from ctjax.data.prepare import PrepareConfig
 from ctjax.data.records import RecordSet
 from ctjax.data.sync_offset import Offset, SyncGate
@@ -176,28 +175,29 @@ def everything(output):
     return {clip.id: found[i]["jpeg"].tobytes() + found[i]["samples"].tobytes() for i, clip in enumerate(found.clips)}
 
 
-def test_killed_at_random_and_started_again_gives_the_same_records(videos, prepared, tmp_path):
-    output = tmp_path / "records"
-    values = json.dumps(config.to_mapping(settings(videos, output)))
+def begin(chosen, first=""):
+    """`prepare` in a process of its own, after the statements `first`."""
     code = (
         "import sys, json; sys.path.insert(0, sys.argv[1]); import fake_footage\n"
         "from ctjax import config; from ctjax.data import cutting, prepare\n"
-        "cutting._finder = fake_footage.ColourFinder\n"
+        f"cutting._finder = fake_footage.ColourFinder\n{first}\n"
         "prepare.prepare(config.from_mapping(prepare.PrepareConfig, json.loads(sys.argv[2])))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", code, str(HERE), json.dumps(config.to_mapping(chosen))]
+    return subprocess.Popen(command, env=environment, stderr=-1, stdout=-1)
 
-    def begin():
-        return subprocess.Popen([sys.executable, "-c", code, str(HERE), values], env=environment, stderr=-1, stdout=-1)
 
+def test_killed_at_random_and_started_again_gives_the_same_records(videos, prepared, tmp_path):
+    output = tmp_path / "records"
     for least in (2, 5, 8):
-        process = begin()
+        process = begin(settings(videos, output))
         end = time.monotonic() + 120
         while process.poll() is None and len(list(output.glob("work/*/*.done"))) < least and time.monotonic() < end:
             time.sleep(0.002)
         process.kill()
         process.communicate()
-    process = begin()
+    process = begin(settings(videos, output))
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors.decode()
     assert everything(output) == everything(prepared[0])
@@ -210,6 +210,84 @@ def test_three_hosts_make_one_set(videos, prepared, tmp_path):
     assert results[0] is None and results[1] is None and results[2] is not None
     assert everything(output) == everything(prepared[0])
     assert results[2].clips == prepared[1].clips
+
+
+@pytest.fixture
+def two(videos, tmp_path):
+    """Settings for a set of two videos, one for each of two hosts."""
+    (tmp_path / "two.tsv").write_text("file\tperson\tsplit\nanna/good.mp4\tanna\ttrain\nbert_1.mp4\tbert\ttest\n")
+    return lambda *shard: settings(videos, tmp_path / "records", listing=str(tmp_path / "two.tsv"), shard=shard)
+
+
+@pytest.mark.parametrize("moment", ["before it looks", "while it reads", "while it packs again"])
+def test_another_host_finishes_the_set(two, tmp_path, monkeypatch, moment):
+    output = tmp_path / "records"
+    assert prepare.prepare(two(0, 2)) is None
+    finished = []
+
+    def other_host():
+        if not finished:
+            finished.append(True)
+            with pytest.MonkeyPatch.context() as as_it_is:
+                as_it_is.setattr(prepare, "_pack", pack)
+                finished.append(prepare.prepare(two(0, 2)))
+
+    pack, read_text = prepare._pack, pathlib.Path.read_text
+
+    def read_part(path, *args, **kwargs):
+        if path.name == "0000-of-0002.json":
+            other_host()
+        return read_text(path, *args, **kwargs)
+
+    if moment == "while it reads":
+        monkeypatch.setattr(pathlib.Path, "read_text", read_part)
+    elif moment == "before it looks":
+        monkeypatch.setattr(prepare, "_pack", lambda *given: (pack(*given), other_host()))
+    else:
+        with monkeypatch.context() as killed:
+            killed.setattr(prepare, "_finish", lambda *given: None)
+            assert prepare.prepare(two(1, 2)) is None
+        monkeypatch.setattr(prepare, "_pack", lambda *given: (other_host(), pack(*given)))
+    summary = prepare.prepare(two(1, 2))
+    assert summary is not None and finished == [True, summary]
+    assert {clip.id[:4] for clip in RecordSet([output]).clips} == {"anna", "bert"}
+    assert not (output / "work").exists()
+
+
+def test_what_a_kill_behind_the_manifest_leaves_is_removed(two, tmp_path, monkeypatch):
+    output = tmp_path / "records"
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare.prepare(two(0, 1))
+    assert (output / "work").exists()
+    for folder in (output, output / "shards"):
+        (folder / ".name.0123.partial").write_text("half")
+    whole = everything(output)
+    prepare.prepare(two(0, 1))
+    assert not (output / "work").exists() and not list(output.rglob(".*"))
+    assert everything(output) == whole
+
+
+def test_a_disk_that_fills_while_packing(two, tmp_path):
+    output = tmp_path / "records"
+    limited = (
+        "import resource; pack = prepare._pack\n"
+        "def limited(*given):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); pack(*given)\n"
+        "prepare._pack = limited"
+    )
+    _, errors = begin(two(0, 1), limited).communicate(timeout=240)
+    last = errors.decode().splitlines()[-1]
+    assert last.startswith("ctjax.types.UserError") and "00000.arrayrecord: writing failed (" in last
+    assert "File too large" in last and "run the same command again" in last
+    assert not list((output / "shards").iterdir())
+    assert prepare.prepare(two(0, 1)).clips == 3
+    assert len(everything(output)) == 3
 
 
 def test_reading_in_other_processes_goes_on_past_broken_files(tmp_path):
@@ -236,45 +314,3 @@ def test_refusals(videos, prepared, tmp_path):
         prepare.prepare(settings(videos, tmp_path / "file" / "out"))
     with pytest.raises(ValueError, match="shard 3/3"):
         settings(videos, tmp_path, shard=(3, 3))
-
-
-def test_persons_and_splits_of_the_layouts(tmp_path):
-    for name in ("RD_Radio12_000", "RD_Radio13_000", "WDA_BernieSanders0_001", "WDA_BernieSanders_000"):
-        (tmp_path / f"{name}.mp4").write_text("")
-    found = footage.find(tmp_path, "hdtf")
-    assert {video.person for video in found} == {"RD_Radio12", "RD_Radio13", "WDA_BernieSanders"}
-    assert sorted({(v.person, v.split) for v in found}) == sorted({v.person: v.split for v in found}.items())
-    mead = tmp_path / "mead"
-    for place in ("M003/video/front/happy/level_1/001.mp4", "W011/video/front/sad/level_2/002.mp4"):
-        (mead / place).parent.mkdir(parents=True)
-        (mead / place).write_text("")
-    (mead / "W011/video/left_30").mkdir()
-    (mead / "W011/video/left_30/003.mp4").write_text("")
-    (mead / "M003/audio/happy/level_1").mkdir(parents=True)
-    (mead / "M003/audio/happy/level_1/001.m4a").write_text("")
-    assert footage.find(mead, "mead") == [
-        Video("M003/video/front/happy/level_1/001.mp4", "M003", "test", "M003/audio/happy/level_1/001.m4a"),
-        Video("W011/video/front/sad/level_2/002.mp4", "W011", "train"),
-    ]
-
-
-def test_a_split_is_the_same_everywhere_and_nine_to_one():
-    persons = [f"person{i}" for i in range(200)]
-    split = footage.split_by_person(persons)
-    assert split == footage.split_by_person(persons[::-1])
-    assert sum(value == "test" for value in split.values()) == 20
-
-
-def test_list_files_go_in_and_out(videos, tmp_path):
-    found = footage.find(videos, "folder")
-    footage.write_list(tmp_path / "list.tsv", found)
-    assert footage.find(videos, "folder", tmp_path / "list.tsv") == sorted(found)
-    (tmp_path / "bad.tsv").write_text("file\tperson\tsplit\nnone.mp4\tp\ttrain\n")
-    with pytest.raises(UserError, match=r"bad\.tsv, line 2: none\.mp4 is not under"):
-        footage.find(videos, "folder", tmp_path / "bad.tsv")
-    (tmp_path / "bad.tsv").write_text("file\tperson\tsplit\nbert_1.mp4\tp\tlearn\n")
-    with pytest.raises(UserError, match="split is 'learn'"):
-        footage.find(videos, "folder", tmp_path / "bad.tsv")
-    (tmp_path / "bad.tsv").write_text("name\nx\n")
-    with pytest.raises(UserError, match="heading with file, person and split"):
-        footage.find(videos, "folder", tmp_path / "bad.tsv")

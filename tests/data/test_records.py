@@ -94,7 +94,7 @@ def test_several_threads_read_the_same(folder):
 
 
 def test_several_folders_are_one_set(folder, tmp_path):
-    other = toy_records.write(tmp_path / "other", clips=3, persons=3, frames=20, seed=5)
+    other = toy_records.write(tmp_path / "other", clips=3, persons=4, frames=20, seed=5)
     both = RecordSet([folder, other])
     assert len(both) == 11
     assert both[9].info == both.clips[9] and both.clips[9].frames == 20
@@ -104,6 +104,27 @@ def test_folders_that_do_not_belong_together(folder, tmp_path):
     other = toy_records.write(tmp_path / "other", clips=3, persons=3, frames=20, size=32)
     with pytest.raises(RecordsError, match="differ in picture size"):
         RecordSet([folder, other])
+
+
+def test_a_person_in_two_splits_is_refused(folder, tmp_path):
+    """The last of three persons is held out, the third of four is not."""
+    other = toy_records.write(tmp_path / "other", clips=3, persons=3, frames=20)
+    assert len(RecordSet([other])) == 3
+    with pytest.raises(RecordsError, match=r"other: persons in more than one split: person2 \(train, val\)"):
+        RecordSet([folder, other])
+
+
+def test_the_held_out_split_is_one_with_clips_that_are_long_enough():
+    clips = [
+        ClipInfo(str(i), str(i), split, frames)
+        for i, (split, frames) in enumerate([("train", 90), ("val", 20), ("test", 60), ("test", 10), ("val", 30)])
+    ]
+    assert records.in_split(clips, records.HELD_OUT, 20).tolist() == [1, 4]
+    assert records.in_split(clips, records.HELD_OUT, 40).tolist() == [2]
+    with pytest.raises(RecordsError, match="no clip of split 'val' with at least 70 frames"):
+        records.in_split(clips, records.HELD_OUT, 70)
+    with pytest.raises(RecordsError, match="no clip of split 'test' with at least 70 frames"):
+        records.in_split(clips[2:4], records.HELD_OUT, 70)
 
 
 def edit_manifest(folder, **changes):
@@ -145,6 +166,16 @@ def test_damage_is_named(copy):
         RecordSet([copy])
     (copy / "manifest.json").write_text("{")
     with pytest.raises(RecordsError, match="damaged manifest"):
+        RecordSet([copy])
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+@pytest.mark.parametrize("left", [0, 1 << 16, 0.5])
+def test_a_shard_that_is_empty_or_half_copied_is_named(copy, name, left):
+    shard = copy / "shards" / f"{name}.arrayrecord"
+    content = shard.read_bytes()
+    shard.write_bytes(content[: left if isinstance(left, int) else int(left * len(content))])
+    with pytest.raises(RecordsError, match=rf"shards/{name}\.arrayrecord: damaged or cut off \(.+\): copy it again"):
         RecordSet([copy])
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from ctjax.data.synthetic.phones import STEPS_PER_SECOND, phone_steps
 from ctjax.data.synthetic.sentences import sentence
 from ctjax.data.synthetic.speech import LANGUAGES, VARIANTS, Voice, speak
+from ctjax.data.whole_files import written_whole
 from ctjax.media.audio import SPEECH_RATE_HZ
 from ctjax.progress import progress_bar
 from ctjax.types import UserError
@@ -55,9 +56,8 @@ def open_corpus(folder: str | os.PathLike, sentences: int, *, held_out: bool) ->
 
 def _write(file: pathlib.Path, corpus: Corpus) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.stem}.partial.npz")
-    np.savez(temporary, **corpus._asdict())
-    os.replace(temporary, file)
+    with written_whole(file) as temporary, temporary.open("wb") as opened:
+        np.savez(opened, **corpus._asdict())
 
 
 def _speak_all(count: int, held_out: bool) -> Corpus:
