@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -17,8 +16,10 @@ import cv2
 import grain
 import numpy as np
 
+from ctjax.data.footage import split_by_person
 from ctjax.data.records import ClipInfo, in_split
 from ctjax.faces.landmarks import LOWER_INNER_LIP, MIRRORED_68, UPPER_INNER_LIP
+from ctjax.nn.resize import low_pass_kernel
 from ctjax.types import UserError
 
 Example = dict[str, np.ndarray]
@@ -103,7 +104,7 @@ class _CropClip:
 
 
 class CropFolder:
-    """Folders of face crops, one sub-folder a clip. Of every ten clips one, chosen by its name, is the split "val".
+    """Folders of face crops, one sub-folder a clip. A tenth of the clips, chosen by their names, is the split "val".
 
     Raises `UserError` for folders without clips, and for pictures that are not square.
     """
@@ -115,17 +116,22 @@ class CropFolder:
                 raise UserError(f"{folder}: no such folder")
             for inside in sorted(path for path in folder.iterdir() if path.is_dir()):
                 if files := sorted(path for path in inside.iterdir() if path.suffix.lower() in PICTURES):
-                    found[f"{folder.name}/{inside.name}"] = files
+                    name = f"{folder.name}/{inside.name}"
+                    if name in found:
+                        raise UserError(f"{inside}: another clip is called {name} too: give their folders other names")
+                    found[name] = files
         if not found:
             raise UserError(
                 f"{', '.join(map(str, folders))}: no clips there: put the pictures of each clip in a folder of its own "
                 f"({', '.join(PICTURES)})"
             )
-        held_out = sorted(found, key=lambda name: zlib.crc32(name.encode()))[: round(HELD_OUT_SHARE * len(found) + 0.4)]
+        if len(found) == 1:
+            raise UserError(
+                f"{inside.parent}: one clip only, and one is held out to measure on: cut its pictures into two folders"
+            )
+        splits = split_by_person(list(found), HELD_OUT_SHARE, "val")
         self._files = list(found.values())
-        self.clips = [
-            ClipInfo(name, name, "val" if name in held_out else "train", len(files)) for name, files in found.items()
-        ]
+        self.clips = [ClipInfo(name, name, splits[name], len(files)) for name, files in found.items()]
         self.image_size = int(_read_square(self._files[0][0]).shape[0])
 
     def __getitem__(self, index: int) -> _CropClip:
@@ -162,11 +168,19 @@ def known_pose(clip: Clip, frame: int, poses: Poses) -> np.ndarray:
     return np.array([clip[name][frame] for name in names], np.float32)
 
 
-def inner_mouth(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """Whether a pixel of a picture "size size" lies between the lips, or on their edge: bool. landmarks: "68 2", -1
-    to 1 across the picture."""
-    edge = np.round((landmarks[INNER_LIPS] + 1) / 2 * (size - 1)).astype(np.int32)
-    return cv2.fillPoly(np.zeros((size, size), np.uint8), [edge], 1).astype(bool)
+def inner_mouth(points: np.ndarray, size: int) -> np.ndarray:
+    """Whether a pixel of a picture "size size" lies between the lips, or on their edge: bool. points: the landmarks
+    "68 2" in pixels, whole numbers in the middle of one."""
+    edge = np.round(points[INNER_LIPS] * 16).astype(np.int32)
+    return cv2.fillPoly(np.zeros((size, size), np.uint8), [edge], 1, shift=4).astype(bool)
+
+
+def subsampled(image_u8: np.ndarray, step: int) -> np.ndarray:
+    """Every `step`-th pixel of "h w 3" after a low-pass, as the renderer's estimators subsample by `scale_factor`: what
+    they learn on such pictures they find again, in its place, in the whole ones."""
+    line = low_pass_kernel(1 / step, 1)[:, :, 0, 0].sum(0)
+    smooth = cv2.sepFilter2D(image_u8, -1, line, line, borderType=cv2.BORDER_CONSTANT)
+    return np.ascontiguousarray(smooth[::step, ::step])
 
 
 def opened_and_closed(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -179,11 +193,12 @@ def opened_and_closed(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 class FramePairs(grain.transforms.RandomMap):
     """Two frames of one clip: source_u8, driving_u8 "h w 3"; clip: its number; driving_pose_deg "3" (yaw, pitch,
-    roll) where `poses` asks for it; source_landmarks, driving_landmarks "68 2" (-1 to 1 across the picture) and
-    driving_inner_mouth "h w" (bool, between the lips) where `landmarks` does. Half of the pairs are mirrored if
-    `mirror`; `jitter` changes the colours of each. closing: the share of pairs that go from one of a clip's widest
-    mouths to one of its most closed, which chance seldom draws. size: side that pictures are scaled to; None keeps the
-    clips' own."""
+    roll) where `poses` asks for it; source_landmarks, driving_landmarks "68 2" (-1 and 1 in the middle of the first
+    and the last pixel, as keypoints are) and driving_inner_mouth "h w" (bool, between the lips) where `landmarks`
+    does. Half of the pairs are mirrored if `mirror`; `jitter` changes the colours of each. closing: the share of pairs
+    that go from one of a clip's widest mouths to one of its most closed, which chance seldom draws. size: side that
+    pictures are scaled to, a whole part of the clips' own, which None keeps; landmarks stay where they are in the
+    clip's picture. Raises `UserError` for another size."""
 
     def __init__(
         self,
@@ -199,6 +214,11 @@ class FramePairs(grain.transforms.RandomMap):
     ):
         self._jitter, self._closing = jitter, closing
         self._size = size or source.image_size
+        self._step, rest = divmod(source.image_size, self._size)
+        if rest or not self._step:
+            raise UserError(
+                f"size={size}: the clips' pictures have {source.image_size} px, of which it is no whole part"
+            )
         self._source, self._clips, self._mirror = source, clips, mirror
         self._poses, self._landmarks = poses, landmarks
 
@@ -225,17 +245,17 @@ class FramePairs(grain.transforms.RandomMap):
             pose = known_pose(clip, driving, self._poses)
             example["driving_pose_deg"] = pose * MIRROR_SIGNS if mirrored else pose
         if self._landmarks:
-            landmarks = 2 * clip["landmarks"][[source, driving]] / (images.shape[2] - 1) - 1
+            last = self._source.image_size - 1
+            points = clip["landmarks"][[source, driving]] - 0.5  # records count from pixels' edges, not their middles
             if mirrored:
-                landmarks = landmarks[:, list(MIRRORED_68)] * np.float32([-1, 1])
-            example["source_landmarks"], example["driving_landmarks"] = landmarks.astype(np.float32)
-            example["driving_inner_mouth"] = inner_mouth(landmarks[1], self._size)
+                points = points[:, list(MIRRORED_68)] * np.float32([-1, 1]) + np.float32([last, 0])
+            landmarks = (2 * points / last - 1).astype(np.float32)
+            example["source_landmarks"], example["driving_landmarks"] = landmarks
+            example["driving_inner_mouth"] = inner_mouth(points[1] / self._step, self._size)
         return example
 
     def _scaled(self, image: np.ndarray) -> np.ndarray:
-        if image.shape[0] == self._size:
-            return image
-        return cv2.resize(image, (self._size, self._size), interpolation=cv2.INTER_AREA)
+        return image if self._step == 1 else subsampled(image, self._step)
 
 
 class HeldOutPairs(FramePairs):
@@ -259,4 +279,4 @@ class HeldOutPairs(FramePairs):
         clip, turn = divmod(index, self._per_clip)
         number = int(self._clips[clip])
         driving = np.linspace(0, self._source.clips[number].frames - 1, self._per_clip + 1).astype(int)[turn + 1]
-        return {**self.pair(number, 0, int(driving)), "pair": np.int32(index)}
+        return {**self.pair(number, 0, max(int(driving), 1)), "pair": np.int32(index)}

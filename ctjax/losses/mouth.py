@@ -61,13 +61,13 @@ def inner_mouth_pixel(
 def mouth_pixel(
     prediction_01: Float[Array, "b h w c"], target_01: Float[Array, "b h w c"], landmarks: Float[Array, "b 68 2"]
 ) -> Float[Array, " b"]:
-    """Mean absolute difference around the target's lips; landmarks: -1 to 1 across the picture.
+    """Mean absolute difference around the target's lips; landmarks: -1 and 1 in the middle of the outermost pixels.
 
     The mouth is a few hundredths of a picture: a mean over all of it hardly hears what speech moves.
     """
     height, width = target_01.shape[1:3]
     sides = jnp.array([width - 1, height - 1], jnp.float32)
-    lips_px = (landmarks[:, LIPS] + 1) / 2 * sides
+    lips_px = (landmarks[:, LIPS] + 1) / 2 * sides + 0.5  # from the middles of pixels to their edges, as boxes are
     low, high = lips_px.min(1), lips_px.max(1)
     margin = LIP_MARGIN * (high - low)[:, :1]
     mask = mouth_mask(jnp.concatenate([low - margin, high + margin], axis=1), height, width)

@@ -14,6 +14,7 @@ from ctjax.data.frame_pairs import (
     opened_and_closed,
 )
 from ctjax.faces.landmarks import LOWER_INNER_LIP
+from ctjax.nn.resize import low_pass_kernel, low_pass_subsample
 from ctjax.types import UserError
 
 SIZE = 8
@@ -55,7 +56,7 @@ class PosedClip(Posed):
 
 
 def test_pairs_are_two_frames_of_one_clip(tmp_path):
-    source = CropFolder([write_crops(tmp_path)])
+    source = CropFolder([write_crops(tmp_path / "crops")])
     pairs = FramePairs(source, source.of_split("train"), mirror=False)
     for index in range(3):
         example = pairs.random_map(index, np.random.default_rng(index))
@@ -67,7 +68,7 @@ def test_pairs_are_two_frames_of_one_clip(tmp_path):
 
 
 def test_half_of_the_pairs_are_mirrored_both_frames_alike(tmp_path):
-    source = CropFolder([write_crops(tmp_path)])
+    source = CropFolder([write_crops(tmp_path / "crops")])
     pairs = FramePairs(source, source.of_split("train"))
     examples = [pairs.random_map(0, np.random.default_rng(seed)) for seed in range(20)]
     sides = [tuple(int(e[f"{name}_u8"][0, 0, 0] == 255) for name in ("source", "driving")) for e in examples]
@@ -75,7 +76,7 @@ def test_half_of_the_pairs_are_mirrored_both_frames_alike(tmp_path):
 
 
 def test_colours_change_in_both_frames_alike_and_only_when_asked(tmp_path):
-    source = CropFolder([write_crops(tmp_path)])
+    source = CropFolder([write_crops(tmp_path / "crops")])
     clips = source.of_split("train")
     plain, jittered = (
         FramePairs(source, clips, mirror=False, jitter=jitter)
@@ -83,7 +84,7 @@ def test_colours_change_in_both_frames_alike_and_only_when_asked(tmp_path):
     )
     ratios = []
     for seed in range(20):
-        a, b = (pairs.random_map(2, np.random.default_rng(seed)) for pairs in (plain, jittered))
+        a, b = (pairs.random_map(len(clips) - 1, np.random.default_rng(seed)) for pairs in (plain, jittered))
         each = [b[name][4, 4] / a[name][4, 4] for name in ("source_u8", "driving_u8")]
         np.testing.assert_allclose(each[0], each[1], atol=0.02)
         ratios.append(each[0][0])
@@ -91,14 +92,14 @@ def test_colours_change_in_both_frames_alike_and_only_when_asked(tmp_path):
 
 
 def test_the_inner_mouth_is_what_lies_between_the_lips():
-    landmarks = np.zeros((68, 2), np.float32)
+    points = np.zeros((68, 2), np.float32)
     angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
-    landmarks[60:] = np.stack([0.2 + 0.3 * np.cos(angles), 0.5 + 0.1 * np.sin(angles)], axis=1)
-    inside = frame_pairs.inner_mouth(landmarks, 101)
+    points[60:] = np.stack([60 + 15 * np.cos(angles), 75 + 5 * np.sin(angles)], axis=1)
+    inside = frame_pairs.inner_mouth(points, 101)
     rows, columns = np.nonzero(inside)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (70, 80, 45, 75)
-    landmarks[60:, 1] = 0.5
-    assert len(set(np.nonzero(frame_pairs.inner_mouth(landmarks, 101))[0])) == 1
+    points[60:, 1] = 75
+    assert set(np.nonzero(frame_pairs.inner_mouth(points, 101))[0]) == {75}
 
 
 def test_a_jitter_keeps_what_its_names_say():
@@ -129,7 +130,7 @@ def test_poses_come_along_and_are_mirrored_too():
 
 
 def test_held_out_pairs_are_always_the_same(tmp_path):
-    source = CropFolder([write_crops(tmp_path)])
+    source = CropFolder([write_crops(tmp_path / "crops")])
     held_out = source.of_split("val")
     pairs = HeldOutPairs(source, held_out, per_clip=2)
     first, second = (pairs.random_map(index, np.random.default_rng()) for index in range(2))
@@ -139,10 +140,21 @@ def test_held_out_pairs_are_always_the_same(tmp_path):
     assert [int(p["pair"]) for p in (first, second)] == [0, 1]
 
 
-def test_a_tenth_of_the_clips_is_held_out(tmp_path):
-    source = CropFolder([write_crops(tmp_path, clips=20, frames=1)])
-    assert len(source.of_split("val")) == 2
-    assert not set(source.of_split("val")) & set(source.of_split("train"))
+def test_held_out_pairs_of_a_short_clip_are_never_a_frame_and_itself(tmp_path):
+    source = CropFolder([write_crops(tmp_path / "crops", frames=3)])
+    pairs = HeldOutPairs(source, source.of_split("val"), per_clip=4)
+    for index in range(4):
+        pair = pairs.random_map(index, np.random.default_rng())
+        assert pair["source_u8"][4, 4, 0] != pair["driving_u8"][4, 4, 0]
+
+
+def test_about_a_tenth_of_the_clips_is_held_out_and_none_changes_sides(tmp_path):
+    few = CropFolder([write_crops(tmp_path / "a" / "crops", clips=40, frames=1)])
+    many = CropFolder([write_crops(tmp_path / "b" / "crops", clips=100, frames=1)])
+    assert 4 <= len(many.of_split("val")) <= 18
+    splits = {clip.id: clip.split for clip in many.clips}
+    assert all(splits[clip.id] == clip.split for clip in few.clips)
+    source = few
     with pytest.raises(UserError, match="no clip of split 'train' with at least 2 frames"):
         source.of_split("train", min_frames=2)
 
@@ -153,7 +165,11 @@ def test_folders_without_usable_pictures_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no clips there"):
         CropFolder([tmp_path])
-    folder = write_crops(tmp_path / "crops", clips=1)
+    with pytest.raises(UserError, match="one clip only, and one is held out"):
+        CropFolder([write_crops(tmp_path / "lonely", clips=1)])
+    folder = write_crops(tmp_path / "crops", clips=2)
+    with pytest.raises(UserError, match="another clip is called crops/clip0 too"):
+        CropFolder([folder, write_crops(tmp_path / "elsewhere" / "crops", clips=2)])
     (folder / "clip0" / "001.png").write_text("not a picture")
     with pytest.raises(UserError, match=r"001\.png: not a picture"):
         CropFolder([folder])[0].images([1])
@@ -168,13 +184,25 @@ def test_folders_without_usable_pictures_are_refused(tmp_path):
 def test_pictures_are_scaled_and_landmarks_stay():
     class Marked(PosedClip):
         def __getitem__(self, key):
-            return np.full((4, 68, 2), SIZE - 1.0) if key == "landmarks" else super().__getitem__(key)
+            return np.full((4, 68, 2), SIZE - 0.5) if key == "landmarks" else super().__getitem__(key)
 
     pairs = FramePairs(Marked(), np.array([0]), landmarks=True, mirror=False, size=SIZE // 2)
     example = pairs.pair(0, 1, 3)
     assert example["source_u8"].shape == example["driving_u8"].shape == (SIZE // 2, SIZE // 2, 3)
-    assert np.all(example["driving_u8"] == 3)
+    assert np.all(example["driving_u8"][1:-1, 1:-1] == 3)
     np.testing.assert_allclose(example["driving_landmarks"], 1.0, atol=1e-6)
+    for size in (3, 2 * SIZE):
+        with pytest.raises(UserError, match=f"size={size}: the clips' pictures have 8 px"):
+            FramePairs(Marked(), np.array([0]), size=size)
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_pictures_are_scaled_as_the_estimators_do(step):
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    kernel = low_pass_kernel(1 / step, 3)
+    wanted = low_pass_subsample(image[None].astype(np.float32), kernel, step)[0]
+    np.testing.assert_allclose(frame_pairs.subsampled(image, step), wanted, atol=1.0)
+    assert np.abs(frame_pairs.subsampled(image, step) - np.asarray(wanted)).mean() < 0.4
 
 
 SPOKEN_FRAMES = 40

@@ -42,10 +42,12 @@ def test_mirroring_twice_changes_nothing():
 def test_landmarks_of_a_symmetric_face_are_the_same_mirrored():
     pairs = FramePairs(DrawnClips(), np.array([0]), landmarks=True)
     plain, mirrored = (pairs.pair(0, 0, 1, mirrored=mirrored) for mirrored in (False, True))
-    half_a_pixel = 1 / (SIZE - 1)  # the faces are drawn around a pixel's corner
     for name in ("source_landmarks", "driving_landmarks"):
         assert plain[name].shape == (68, 2)
-        np.testing.assert_allclose(mirrored[name], plain[name], atol=4 * half_a_pixel)
+        np.testing.assert_allclose(mirrored[name], plain[name], atol=1e-6)
+    middle = plain["source_landmarks"][[27, 33]].mean(0)  # the nose, around the edge between the two middle pixels
+    assert abs(middle[0]) < 1e-6
+    np.testing.assert_array_equal(*(pair["driving_inner_mouth"].sum() for pair in (plain, mirrored)))
     np.testing.assert_array_equal(mirrored["driving_u8"], plain["driving_u8"][:, ::-1])
     opening = [pair["driving_landmarks"][66, 1] - pair["driving_landmarks"][62, 1] for pair in (plain, mirrored)]
     assert opening[0] > 0.2

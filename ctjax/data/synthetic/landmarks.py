@@ -26,7 +26,10 @@ Places = tuple[np.ndarray, np.ndarray]  # int "n 4": points of skin around a lan
 def mouth_mask(landmarks: np.ndarray, size: int) -> np.ndarray:
     """bool "size size": the mouth with its lips, inside the outer lip landmarks of a picture, "68 2" in pixels."""
     mask = np.zeros((size, size), np.uint8)
-    cv2.fillPoly(mask, [np.round(np.asarray(landmarks)[OUTER_LIP] * 16).astype(np.int32)], 1, shift=4)
+    middles = (
+        np.asarray(landmarks)[OUTER_LIP] - 0.5
+    )  # OpenCV counts from the middle of a pixel, landmarks from its edge
+    cv2.fillPoly(mask, [np.round(middles * 16).astype(np.int32)], 1, shift=4)
     return mask.astype(bool)
 
 
