@@ -7,20 +7,41 @@ Start the same command again to go on from the newest checkpoint. On several hos
 """
 
 import pathlib
+import runpy
 import sys
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from convert.export import NotInReference, export
 from ctjax import cli, config, parallel
 from ctjax.train import loop, tasks
+from ctjax.types import UserError
 
 # What a task leaves for the original PyTorch code: exported bundle -> file.
 REFERENCE_FILES = {"audio2exp": ("audio2exp", "lipControlNet.pt"), "renderer": ("renderer", "renderer.pth.tar")}
 
+
+class RecipeFile(flags.ArgumentParser):
+    """Reads a recipe's file; what goes wrong in it becomes a `UserError` that names it, not pages about flags."""
+
+    def parse(self, path: str) -> ConfigDict:
+        file, *choice = path.split(":", 1)
+        if not pathlib.Path(file).is_file():
+            raise UserError(f"--config={path}: there is no file {file}; recipes are in configs/")
+        try:
+            recipe = runpy.run_path(file)["get_config"](*choice)
+        except Exception as error:
+            told = " ".join(str(error).split())
+            raise UserError(f"--config={path}: {type(error).__name__}: {told}") from error
+        if not isinstance(recipe, ConfigDict):
+            raise UserError(f"--config={path}: its get_config() must return a ConfigDict, not {type(recipe).__name__}")
+        return recipe.lock()
+
+
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "The recipe, e.g. configs/audio2exp.py; --config.FIELD=... changes it.")
+FLAGS["config"].parser = RecipeFile()
 flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, logs, pictures, export.")
 flags.DEFINE_string("coordinator", None, "host:port of process 0, for several processes.")
 flags.DEFINE_integer("num_processes", None, "How many processes take part.")
@@ -49,6 +70,10 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         cli.run(main, debug=lambda: FLAGS.debug)
+    except UserError as error:
+        if FLAGS.is_parsed() or "--debug" in sys.argv:
+            raise
+        sys.exit(f"train.py: error: {error}")  # of the recipe's file, which is read before `main` begins
     except AttributeError as error:
         if FLAGS.is_parsed():
             raise

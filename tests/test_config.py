@@ -2,12 +2,18 @@
 
 import dataclasses
 import json
+import os
+import pathlib
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
 
 from ctjax.config import ConfigError, from_mapping, to_mapping
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
@@ -83,3 +89,34 @@ def test_all_problems_come_together():
         from_mapping(Outer, {"nmae": "x", "inner": {"width": "a"}, "sizes": 1})
     for part in ("did you mean name", "name is missing", "Outer.inner.width", "Outer.sizes"):
         assert part in str(caught.value)
+
+
+def train(recipe, *flags):
+    command = [sys.executable, "train.py", f"--config={recipe}", "--workdir=unused", *flags]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.fixture
+def broken_recipe(tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text("def get_config():\n    return None.loop\n")
+    return file
+
+
+def test_a_recipe_that_cannot_be_read_is_one_line(broken_recipe):
+    for recipe, message in (
+        ("configs/none.py", "there is no file configs/none.py"),
+        ("configs/smoke.py:foo", "one of sync_expert, audio2exp, renderer is needed"),
+        (broken_recipe, "AttributeError: 'NoneType' object has no attribute 'loop'"),
+    ):
+        done = train(recipe)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"train.py: error: --config={recipe}: ") and message in done.stderr
+        assert len(done.stderr.splitlines()) == 1 and not done.stdout
+
+
+def test_debug_shows_where_a_recipe_fails(broken_recipe):
+    done = train(broken_recipe, "--debug")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and f'"{broken_recipe}", line 2, in get_config' in done.stderr

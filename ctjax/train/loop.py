@@ -96,16 +96,17 @@ class Outcome(NamedTuple):
 
 
 class _StopRequest:
-    """Remembers SIGTERM and Ctrl-C until the step is over. With several processes jax agrees on the step."""
+    """Remembers SIGTERM and Ctrl-C until the step is over. With several processes jax listens to SIGTERM and agrees on
+    the step, so Ctrl-C is passed on to it as one."""
 
     def __init__(self) -> None:
         self._asked = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> _StopRequest:
-        if jax.process_count() == 1:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._ask)
+        numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else (signal.SIGINT,)
+        for number in numbers:
+            self._previous[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -115,6 +116,8 @@ class _StopRequest:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
         signal.signal(number, self._previous[number])  # the second one ends at once
+        if jax.process_count() > 1:
+            signal.raise_signal(signal.SIGTERM)
 
     def reached(self, step: int) -> bool:
         if jax.process_count() > 1:
@@ -131,6 +134,11 @@ class _Window:
 
     def clear(self) -> None:
         self._metrics: list[Any] = []
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Times from here on; the steps that are in the window already count for its metrics alone."""
+        self._untimed = len(self._metrics)
         self._start = time.perf_counter()
         self._waited = 0.0
 
@@ -148,9 +156,13 @@ class _Window:
         self._metrics.append(step_metrics)
 
     def summary(self) -> dict[str, float]:
+        """The metrics' means and, if any step was timed, the speed."""
         values = metrics.average(parallel.fetch(self._metrics))
+        timed = len(self._metrics) - self._untimed
+        if not timed:
+            return values
         seconds = max(time.perf_counter() - self._start, 1e-9)
-        rate = len(self._metrics) / seconds
+        rate = timed / seconds
         speed = {"steps_per_s": rate, "samples_per_s": rate * self._batch, "data_wait_share": self._waited / seconds}
         return {**values, **{f"speed/{name}": value for name, value in speed.items()}}
 
@@ -173,12 +185,12 @@ def run(
     rows = parallel.rows_of_process(mesh, config.batch)
     key = jax.random.key(config.seed)
     abstract = jax.eval_shape(task.init, key)
-    checkpoint.prepare_folder(folder, (config.keep + 1) * _bytes(abstract))
+    checkpoint.prepare_folder(folder, state_bytes=_bytes(abstract), keep=config.keep)
     about = about or {}
-    _write_config(folder, about)
     data = iter(task.training_data(rows))
     with checkpoint.Checkpoints(folder, keep=config.keep) as checkpoints:
         restored = checkpoints.restore(abstract, data, about)
+        _write_config(folder, about)  # not before: a start that is refused leaves the run as it was
         if restored is None:
             state = _first_state(task, mesh, key)
         else:
@@ -237,6 +249,9 @@ class _Trainer:
                     self._check_finite(*before)
                 before = (step, batch, finite, step_metrics)
                 self._window.add(step_metrics)
+                if step == start + 1:  # most of its time went into compiling
+                    jax.block_until_ready(finite)
+                    self._window.start_clock()
                 stopping = stop.reached(step)
                 last = step == config.steps
                 if last or stopping or _due(step, config.save_every):
@@ -261,8 +276,9 @@ class _Trainer:
         values = self._window.summary()
         self.record.write(step, values)
         shown = {name: f"{values[name]:.4g}" for name in ("loss",) if name in values}
-        shown["samples/s"] = f"{values['speed/samples_per_s']:.1f}"
-        shown["waiting for data"] = f"{values['speed/data_wait_share']:.0%}"
+        if "speed/samples_per_s" in values:
+            shown["samples/s"] = f"{values['speed/samples_per_s']:.1f}"
+            shown["waiting for data"] = f"{values['speed/data_wait_share']:.0%}"
         bar.set_postfix(shown)
         self._window.clear()
 

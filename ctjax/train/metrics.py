@@ -74,6 +74,7 @@ class MetricLog:
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
+            print("scalars go to metrics.jsonl alone; TensorBoard needs: pip install 'ctjax[tensorboard]'", flush=True)
             return
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_step + 1 if resumed_step else None)
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -133,18 +134,77 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, how, caplog):
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["12", "4", "8"]
 
 
-def test_all_checkpoints_damaged_is_an_error(tmp_path):
-    train(tmp_path, steps=4)
+def saved_steps(folder):
+    return sorted(int(p.name) for p in (folder / "checkpoints").iterdir())
+
+
+def test_all_checkpoints_damaged_is_an_error_however_often_it_is_started(tmp_path):
+    train(tmp_path, steps=8)
     damage(tmp_path / "checkpoints" / "4", "state lost")
-    with pytest.raises(UserError, match="none of the checkpoints"):
+    damage(tmp_path / "checkpoints" / "8", "bit flipped")
+    log = (tmp_path / "metrics.jsonl").read_text()
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"none of the checkpoints .*step 8: \w+"):
+            train(tmp_path)
+    assert saved_steps(tmp_path) == [4, 8] and not (tmp_path / "damaged_checkpoints").exists()
+    assert (tmp_path / "metrics.jsonl").read_text() == log
+
+
+def test_a_run_is_not_begun_anew_over_damaged_checkpoints(tmp_path):
+    train(tmp_path, steps=4)
+    log = (tmp_path / "metrics.jsonl").read_text()
+    (tmp_path / "checkpoints").rename(tmp_path / "damaged_checkpoints")
+    with pytest.raises(UserError, match="holds no checkpoint, but damaged ones are in"):
+        train(tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == log
+
+
+def test_a_file_that_cannot_be_opened_is_an_error_and_no_damage(tmp_path):
+    train(tmp_path, steps=8)
+    file = next((tmp_path / "checkpoints" / "8" / "state").rglob("d/*"))
+    content = file.read_bytes()
+    file.unlink()
+    file.symlink_to(file)
+    with pytest.raises(UserError, match=f"cannot read {file}: Too many levels") as caught:
+        train(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert saved_steps(tmp_path) == [4, 8]
+    file.unlink()
+    file.write_bytes(content)
+    train(tmp_path)
+    assert not (tmp_path / "damaged_checkpoints").exists()
+
+
+@pytest.mark.parametrize("fault", [PermissionError(13, "Permission denied", "/mnt/a/file"), MemoryError()])
+def test_what_is_no_fault_of_the_checkpoint_is_no_damage(tmp_path, monkeypatch, fault):
+    train(tmp_path, steps=8)
+
+    def restore(self, directory, **_):
+        if directory.parent.name == "8":
+            raise fault
+        raise AssertionError("an older checkpoint was tried")
+
+    monkeypatch.setattr(checkpoint.ocp.StandardCheckpointHandler, "restore", restore)
+    said = "/mnt/a/file: Permission denied" if fault.args else f"{tmp_path}/checkpoints/8: MemoryError"
+    with pytest.raises(UserError, match=f"cannot read {said}; no checkpoint was put aside"):
+        train(tmp_path)
+    assert saved_steps(tmp_path) == [4, 8]
+
+
+def test_what_another_process_cannot_read_ends_this_one_too(tmp_path, monkeypatch):
+    train(tmp_path, steps=4)
+    monkeypatch.setattr(parallel, "everywhere", lambda flag: False)
+    with pytest.raises(UserError, match="another process cannot go on from step 4 of"):
         train(tmp_path)
 
 
-def test_checkpoint_of_another_network_is_an_error(tmp_path):
-    train(tmp_path, steps=4)
+def test_checkpoint_of_another_network_is_an_error_and_leaves_the_run_as_it_was(tmp_path):
+    settings = loop.LoopConfig(steps=2, batch=16, evaluate_every=0, pictures_every=0)
+    loop.run(ToyTask(), settings, folder=tmp_path, about={"width": 64})
     with pytest.raises(UserError, match=r"does not fit this configuration.*params/a is \(24, 64\)"):
-        train(tmp_path, ToyTask(width=32))
-    assert (tmp_path / "checkpoints" / "4").is_dir()
+        loop.run(ToyTask(width=32), settings, folder=tmp_path, about={"width": 32})
+    assert saved_steps(tmp_path) == [2]
+    assert json.loads((tmp_path / "config.json").read_text()) == {"width": 64}
 
 
 def test_not_finite_stops_with_the_batch_saved(tmp_path):
@@ -177,6 +237,31 @@ def test_full_disk_is_an_error_before_training(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="GB free"):
         train(tmp_path)
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_room_is_asked_for_checkpoints_still_to_come(tmp_path, monkeypatch):
+    """Of four of 1 GB three are there: the fourth must fit beside them, and one gigabyte is enough for it."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage._replace(free=int(gigabytes * 1e9)))
+    gigabytes = 1.5
+    with pytest.raises(UserError, match="1.50 GB free; the checkpoints still to come need 4.00 GB"):
+        checkpoint.prepare_folder(tmp_path, state_bytes=10**9, keep=3)
+    for step in (4, 8, 12):
+        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+    checkpoint.prepare_folder(tmp_path, state_bytes=10**9, keep=3)
+    checkpoint.prepare_folder(tmp_path, state_bytes=10**9, keep=1)
+    gigabytes = 0.5
+    with pytest.raises(UserError, match="need 1.00 GB"):
+        checkpoint.prepare_folder(tmp_path, state_bytes=10**9, keep=1)
+
+
+def test_the_probe_of_another_host_is_left_alone(tmp_path):
+    """Containers that share a folder may have the same process id."""
+    other = tmp_path / f".probe-{os.getpid()}"
+    other.write_text("of another host")
+    checkpoint.prepare_folder(tmp_path, state_bytes=1, keep=1)
+    assert other.read_text() == "of another host"
+    assert list(tmp_path.iterdir()) == [other], "its own is gone"
 
 
 def test_disk_that_fills_while_training_is_one_line(tmp_path):
@@ -237,6 +322,77 @@ def test_two_processes_of_four_devices_give_the_same_losses_and_stop_together(un
     np.testing.assert_allclose(list(one.values()), list(two.values()), rtol=2e-5)
 
 
+def test_ctrl_c_stops_two_processes_and_what_one_cannot_read_both_leave_out(unbroken, tmp_path):
+    def both(*extra):
+        address = f"127.0.0.1:{portpicker.pick_unused_port()}"
+        together = ["--coordinator", address, "--num_processes", 2, *extra]
+        return [start(tmp_path, *together, "--process_id", i) for i in (0, 1)]
+
+    processes = both("--pause_s", 0.05, "--save_every", 4)
+    wait_until(lambda: logged_step(tmp_path) >= 6 or any(p.poll() is not None for p in processes))
+    processes[0].send_signal(signal.SIGINT)
+    outputs = [finish(process) for process in processes]
+    assert "stopped and saved at step" in outputs[0]
+    newest = saved_steps(tmp_path)[-1]
+    (tmp_path / "checkpoints" / str(newest) / "data" / "process_1-of-2.json").write_text("")
+    outputs = [finish(process) for process in both()]
+    assert all(f"checkpoint {newest} is damaged" in output for output in outputs)
+    assert (tmp_path / "damaged_checkpoints" / str(newest)).is_dir()
+    one, two = losses(unbroken), losses(tmp_path)
+    assert one.keys() == two.keys()
+    np.testing.assert_allclose(list(one.values()), list(two.values()), rtol=2e-5)
+
+
+@pytest.mark.parametrize(("tasks", "joined"), [("2", [{"cluster_detection_method": "slurm"}]), ("1", []), (None, [])])
+def test_the_tasks_of_a_slurm_step_are_joined(monkeypatch, tasks, joined):
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **given: calls.append(given))
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
+    if tasks:
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
+    parallel.connect()
+    assert calls == joined
+
+
+def test_compiling_is_left_out_of_the_speed(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(perf_counter=lambda: now))
+
+    def batches():
+        nonlocal now
+        while True:
+            now += 0.5
+            yield {}
+
+    window, source = loop._Window(batch=8), batches()
+    window.fetch(source)
+    now += 1000.0
+    window.add({"loss": np.float32(7)})
+    window.start_clock()
+    assert window.summary() == {"loss": 7}, "no step was timed, so there is no speed"
+    for _ in range(3):
+        window.fetch(source)
+        now += 1.5
+        window.add({"loss": np.float32(3)})
+    assert window.summary() == {
+        "loss": 4,
+        "speed/steps_per_s": 0.5,
+        "speed/samples_per_s": 4.0,
+        "speed/data_wait_share": 0.25,
+    }
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_without_tensorboard_the_run_says_so(tmp_path, monkeypatch, capsys, installed):
+    writer = types.SimpleNamespace(close=lambda: None)
+    module = types.SimpleNamespace(SummaryWriter=lambda *_, **__: writer) if installed else None
+    monkeypatch.setitem(sys.modules, "tensorboardX", module)
+    with metrics.MetricLog(tmp_path):
+        pass
+    said = capsys.readouterr().out
+    assert said == "" if installed else "ctjax[tensorboard]" in said and said.count("\n") == 1
+
+
 def test_logs_pictures_and_export(tmp_path):
     train(tmp_path, evaluate_every=6, pictures_every=6)
     lines = metrics.read(tmp_path / "metrics.jsonl")
@@ -245,7 +401,8 @@ def test_logs_pictures_and_export(tmp_path):
     assert held_out[12] < held_out[0]
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, 13))
-    assert all(line["speed/samples_per_s"] > 0 and 0 <= line["speed/data_wait_share"] <= 1 for line in steps)
+    assert not any(name.startswith("speed/") for name in steps[0]), "the first step compiles"
+    assert all(line["speed/samples_per_s"] > 0 and 0 <= line["speed/data_wait_share"] <= 1 for line in steps[1:])
     assert (tmp_path / "pictures" / "weights" / "00000012.png").stat().st_size > 100
     assert (tmp_path / "pictures" / "note" / "00000006.txt").is_file()
     assert (tmp_path / "export" / "params.npz").is_file()
