@@ -78,7 +78,11 @@ def make_bundle(
     """Writes an untrained bundle of any network to `folder`, unless one is there, and returns it."""
     if not (folder / weights.MANIFEST).is_file():
         provenance = {"note": "untrained, for trying out the path", **(provenance or {})}
-        weights.save_bundle(folder, network=network, config=config, params=_draw(abstract), provenance=provenance)
+        try:
+            weights.save_bundle(folder, network=network, config=config, params=_draw(abstract), provenance=provenance)
+        except weights.BundleError:
+            if not (folder / weights.MANIFEST).is_file():  # else another host has made the same one meanwhile
+                raise
     return folder
 
 
