@@ -60,6 +60,7 @@ def test_a_painter_begins_by_changing_nothing():
     np.testing.assert_array_equal(painter.bind(painter.init(jax.random.key(0)))(logits, keypoints), logits)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("decoder", ["plain", "spade"])
 def test_the_fast_renderer_is_the_plain_one(decoder):
     base = untrained.RENDERER

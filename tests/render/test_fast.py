@@ -85,6 +85,7 @@ def test_full_size(pixels):
     replay(f"facevid2vid_{pixels}", FORMULATIONS["cpu"])
 
 
+@pytest.mark.full
 def test_a_source_of_one_serves_a_batch():
     case = renderer_replay.case("facevid2vid_small_gmid2")
     fast = FastRenderer(case.config, TAPS)
@@ -111,6 +112,7 @@ def test_a_formulation_that_does_not_exist():
         Formulation(frames="all")
 
 
+@pytest.mark.full
 def test_values_and_gradients_are_the_plain_renderers_in_float64():
     """Every rewrite is exact, so in float64 nothing but rounding is left, of images and of gradients.
 

@@ -142,6 +142,7 @@ def test_training_differs_from_evaluation(renderer, params, images, keypoints, r
     assert np.abs(train(params) - render(params, images, keypoints, keypoints[::-1]).image_01).max() > 0.01
 
 
+@pytest.mark.full
 def test_gradients_reach_every_learned_parameter_of_the_generator(renderer, params, images, keypoints):
     @jax.jit
     def slopes(params):
