@@ -177,12 +177,12 @@ class Aperture:
             found.append(np.mean([aperture(to_68(face.points)[None])[0] for face in faces]) if faces else np.nan)
         return np.array(found)
 
-    def calibrate(self, clip: Filmed) -> None:
+    def calibrate(self, clip: Filmed, every: int = 2) -> None:
         """Fits the curve from readings to pixels on the clip's filmed frames: isotonic, with a line's slope beyond."""
-        read = self.read(clip.frames_u8[::2])
+        read = self.read(clip.frames_u8[::every])
         order = [i for i in np.argsort(read) if np.isfinite(read[i])]
         self._readings = read[order]
-        self._pixels = isotonic_regression(clip.aperture_px[::2][order]).x
+        self._pixels = isotonic_regression(clip.aperture_px[::every][order]).x
         self._slope = np.polyfit(self._readings, self._pixels, 1)[0]
 
     def __call__(self, frames_u8: np.ndarray) -> np.ndarray:
@@ -200,7 +200,7 @@ def closed_reading(measure: Aperture, clip: Filmed) -> float:
 def mouth(head: TalkingHead, measure: Aperture, clip: Filmed, other: Filmed, every: int = 1) -> dict[str, float]:
     """A still picture of the clip's speaker under the clip's sound, under `other`'s, and by alpha; and silenced. The
     correlations are those of every so many frames."""
-    measure.calibrate(clip)
+    measure.calibrate(clip, max(every, 2))
     picture = clip.frames_u8[0]
     length = min(len(clip.windows), len(other.windows))
     own = measure(speaking(head, picture, clip.windows[::every], 0.7))
