@@ -40,7 +40,7 @@ _FID_FRAMES = flags.DEFINE_string("fid_frames", "all", "Frames per clip for FID:
 _SOUND = flags.DEFINE_enum("sync_sound", "own", ["own", "reference"], "Whose sound generated clips are judged by.")
 _MISSING = flags.DEFINE_bool("allow_missing", False, "A reference without a generated clip is no failure.")
 _PLAYERS = flags.DEFINE_bool("players", True, "Copy the clips beside the report so that it plays them.")
-_BATCH = flags.DEFINE_integer("batch", 16, "Frames per call of a network.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 16, "Frames per call of a network at most.", lower_bound=1)
 _CACHE = flags.DEFINE_bool("cache", True, "Keep results by content in the user's cache folder and reuse them.")
 _DEBUG = flags.DEFINE_bool("debug", False, "Stop at the first error and show its traceback.")
 
@@ -84,7 +84,8 @@ def _talking_head():
 
 def _at_alpha(alpha: float):
     """A function from a reference clip to its frames, spoken anew from its own sound at `alpha`."""
-    return lambda clip: iter(_talking_head().animate(source=clip, audio=clip, alpha=alpha))
+    head = _talking_head()  # now: what is wrong with it is wrong for every clip
+    return lambda clip: iter(head.animate(source=clip, audio=clip, alpha=alpha))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from ctjax.evaluate.results import Scores
 from ctjax.evaluate.sharpness import laplacian_variance
 from ctjax.features.silence import frame_levels, silent_frames
 
+LEVEL_FRAMES = 1000  # of which the loudness is measured at a time
+
 
 class Probe(Protocol):
     """Takes every frame of a clip in order, then gives its scores."""
@@ -54,10 +56,18 @@ def _from_landmarks(faces: FaceSeries, pcm16: np.ndarray | None) -> Scores:
     curves = {"aperture": aperture.astype(np.float32)}
     if pcm16 is None:
         return Scores(values, curves, ("no sound: nothing about sync or silence",))
-    levels = frame_levels(pcm16 / np.float32(32768), SAMPLE_RATE_HZ, FPS, len(aperture))
-    silent = silent_frames(levels, FPS)
+    silent = silent_frames(_levels(pcm16, len(aperture)), FPS)
     values["aperture_silence"] = known_mean(aperture[silent])
     return Scores(values, {**curves, "silent": silent.astype(np.float32)})
+
+
+def _levels(pcm16: np.ndarray, frames: int) -> np.ndarray:
+    """`frame_levels` of so many frames, a stretch at a time, for it takes ten times the memory of its sound."""
+    levels = []
+    for start in range(0, frames, LEVEL_FRAMES):
+        part = pcm16[start * sync.SAMPLES_PER_FRAME :][: LEVEL_FRAMES * sync.SAMPLES_PER_FRAME]
+        levels.append(frame_levels(part / experts.FULL_SCALE, SAMPLE_RATE_HZ, FPS, min(LEVEL_FRAMES, frames - start)))
+    return np.concatenate(levels)
 
 
 class _PixelJitter:
@@ -123,7 +133,7 @@ class _Tracked:
 def _sync_probes(faces: FaceSeries, pcm16: np.ndarray, instruments: Instruments) -> list[Probe]:
     """Everything that listens; what looks at faces only where there is a track of them."""
     batch, networks = instruments.batch, (instruments.lips, instruments.sound)
-    track = sync.longest_track(faces.found)
+    track = sync.longest_track(faces.boxes)
     probes: list[Probe] = []
     if instruments.lips is not None:
         probes.append(_Uncropped(sync.LseProbe("uncropped", *networks, pcm16, len(faces.found), batch)))

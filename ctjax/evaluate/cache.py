@@ -1,12 +1,13 @@
 """Results on disk by the content of the files they came from, so that a second run computes only what changed.
 
 The key of an entry is everything that its numbers depend on: SHA-256 of the videos, settings, digests of the
-bundles, and `RESULTS_VERSION`. Entries are .npz files, written aside and renamed.
+bundles, and of this package's own sources. Entries are .npz files, written aside and renamed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -20,7 +21,24 @@ import numpy as np
 
 from ctjax.types import UserError
 
-RESULTS_VERSION = 1  # raise it whenever a metric's arithmetic changes
+PACKAGE = pathlib.Path(__file__).parents[1]
+DECIDE_NO_NUMBER = {"data", "train"}  # the rest of the package makes, reads or scores clips
+
+
+@functools.cache
+def software_digest() -> str:
+    """SHA-256 of the sources that numbers and rendered clips come from: whoever changes arithmetic changes the key."""
+    return sources_digest(PACKAGE)
+
+
+def sources_digest(package: pathlib.Path) -> str:
+    """SHA-256 of the names and contents of a package's sources, but for `DECIDE_NO_NUMBER`."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        place = path.relative_to(package)
+        if place.parts[0] not in DECIDE_NO_NUMBER:
+            digest.update(f"{place.as_posix()} {file_digest(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
@@ -47,7 +65,7 @@ class ResultCache:
         """
         if self.folder is None:
             return compute()
-        text = json.dumps({"version": RESULTS_VERSION, **key}, sort_keys=True)
+        text = json.dumps({"software": software_digest(), **key}, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()
         path = self.folder / digest[:2] / f"{digest}.npz"
         with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(path) as stored:
@@ -60,10 +78,11 @@ class ResultCache:
     def _store(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
         """A cache that cannot be written costs time, not the results."""
         temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial")
-        try:
-            path.parent.mkdir(exist_ok=True)
-            with open(temporary, "wb") as file:
-                np.savez(file, **arrays)
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            try:
+                path.parent.mkdir(exist_ok=True)
+                with open(temporary, "wb") as file:
+                    np.savez(file, **arrays)
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)

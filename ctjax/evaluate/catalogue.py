@@ -94,10 +94,12 @@ def _sync() -> list[Metric]:
 
 def _landmarks(settings: Settings) -> list[Metric]:
     metrics = []
+    where = {"full": "both in the reference's crop", "face": "each clip in its own crop"}[settings.region]
     for definition in settings.lmd:
         for key, name, points in (("m_lmd", "M-LMD", "mouth, 20 points"), ("f_lmd", "F-LMD", "face, 68 points")):
             meaning = (
-                f"{LMD_DEFINITIONS[definition]}; {points}; {LANDMARK_SOURCE}; mean over frames with a face in both."
+                f"{LMD_DEFINITIONS[definition]}; {points}; {LANDMARK_SOURCE}; {where}; mean over frames with a face in "
+                "both."
             )
             metrics.append(
                 Metric(f"{key}_{definition}", f"{name}, {definition}", LMD_UNITS[definition], "lower", meaning)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -64,8 +64,7 @@ def match(
         if len(ours) == 1 and len(theirs) == 1:
             pairs.append(Pair(name, ours[0], theirs[0]))
         elif len(ours) > 1 or len(theirs) > 1:
-            several = ", ".join(p.name for p in (ours if len(ours) > 1 else theirs))
-            failures.append(Failure(row, name, f"several files have this name: {several}"))
+            failures.append(_several(row, name, ours if len(ours) > 1 else theirs))
         elif not theirs:
             failures.append(Failure(row, name, f"{ours[0].name} has no clip of that name in {reference}"))
         elif not allow_missing:
@@ -73,6 +72,17 @@ def match(
     if not pairs:
         raise UserError(f"no file name of {generated} (such as {next(iter(made))}) occurs in {reference}")
     return pairs, failures
+
+
+def alone(reference: str | pathlib.Path, row: str = "reference") -> tuple[list[Pair], list[Failure]]:
+    """Every reference clip beside itself, and a failure for every name that several files have."""
+    real = videos(reference, "--reference")
+    pairs = [Pair(name, paths[0], paths[0]) for name, paths in real.items() if len(paths) == 1]
+    return pairs, [_several(row, name, paths) for name, paths in real.items() if len(paths) > 1]
+
+
+def _several(row: str, name: str, paths: Sequence[pathlib.Path]) -> Failure:
+    return Failure(row, name, f"several files have this name: {', '.join(path.name for path in paths)}")
 
 
 def frames(path: pathlib.Path) -> Iterator[np.ndarray]:

@@ -105,11 +105,21 @@ def _views(
         crops = generated.crop(), reference.crop()
         places = [crop.place(faces.landmarks) for crop, faces in zip(crops, (generated, reference), strict=True)]
         return (crops[0].cut, crops[1].cut), tuple(places), []
-    factors = fit_to_reference(*sizes)
-    remarks = []
+    factors, remarks = (1.0, 1.0), []
     view: View = np.asarray
-    if sizes[0] != sizes[1]:
-        remarks.append(f"generated frames resized from {sizes[0][0]}x{sizes[0][1]} to {sizes[1][0]}x{sizes[1][1]}")
+    (our_width, our_height), (width, height) = sizes
+    if sizes[0] == sizes[1]:
+        pass
+    elif sizes[0] == (width + width % 2, height + height % 2):
+        # H.264 wants even sides, so an odd one gets a row or column more; resizing would shift all the others
+        remarks.append(f"generated frames cut from {our_width}x{our_height} to {width}x{height}: padding of odd sides")
+
+        def view(frame: np.ndarray) -> np.ndarray:
+            return frame[:height, :width]
+
+    else:
+        factors = fit_to_reference(*sizes)
+        remarks.append(f"generated frames resized from {our_width}x{our_height} to {width}x{height}")
         method = cv2.INTER_AREA if factors[0] < 1 else cv2.INTER_CUBIC
 
         def view(frame: np.ndarray) -> np.ndarray:
@@ -123,17 +133,19 @@ def _views(
 
 
 class _Pictures:
-    """SSIM, PSNR and the perceptual distances of all frames."""
+    """SSIM, PSNR and the perceptual distances of all frames; of large ones few at a time, to bound memory."""
 
     def __init__(self, views: tuple[View, View], instruments: Instruments):
-        self._views = views
+        self._views, self._batch_of = views, instruments.batch_of
         self._functions = {("ssim", "psnr"): instruments.compare}
         self._functions |= {(key,): function for key, function in instruments.perceptual.items()}
         self._found: dict[str, list[np.ndarray]] = {key: [] for keys in self._functions for key in keys}
-        self._batcher = Batcher(self._run, instruments.batch)
+        self._batcher: Batcher | None = None
 
     def add(self, index: int, ours: np.ndarray, theirs: np.ndarray) -> None:
-        self._batcher.add(self._views[0](ours), self._views[1](theirs))
+        shown = self._views[0](ours), self._views[1](theirs)
+        self._batcher = self._batcher or Batcher(self._run, self._batch_of(shown[1]))
+        self._batcher.add(*shown)
 
     def _run(self, stacks: tuple[np.ndarray, ...], count: int) -> None:
         for keys, function in self._functions.items():
@@ -142,7 +154,8 @@ class _Pictures:
                 self._found[key].append(result[:count])
 
     def finish(self) -> Scores:
-        self._batcher.finish()
+        if self._batcher is not None:
+            self._batcher.finish()
         return Scores({key: known_mean(joined(parts)) for key, parts in self._found.items()}, {})
 
 

@@ -19,6 +19,7 @@ from ctjax.evaluate.sync import FPS, without_gaps
 from ctjax.faces.mouth import mouth_boxes
 from ctjax.features.extract import SpeechFeatures, measure
 from ctjax.features.mel import BANDS, HOP, SYNC_STEPS, melspectrogram
+from ctjax.features.silence import not_blown_up
 from ctjax.features.windows import WindowStream, sync_mel_starts
 from ctjax.losses.mouth import crop_boxes
 from ctjax.losses.sync_expert import MEL_MAX_ABS, SyncExpert
@@ -26,6 +27,8 @@ from ctjax.losses.wav2lip_syncnet import FACE_HEIGHT, FACE_WIDTH, FRAMES, Wav2Li
 
 FULL_SCALE = np.float32(32768)
 BLOCK_SAMPLES = 16000
+MEL_BLOCK_STEPS = 4000  # 50 seconds
+MEL_REACH_STEPS = 3  # the window of a step sees two steps' sound on either side, the pre-emphasis a sample before it
 
 # (int16 16 kHz sound of the clip, first frame, one past the last) -> the window of sound of each frame "l c", in order
 Hearing = Callable[[np.ndarray, int, int], Iterator[np.ndarray]]
@@ -101,7 +104,7 @@ class Wav2LipProbe:
     def __init__(self, run: Callable, faces: FaceSeries, track: tuple[int, int], pcm16: np.ndarray, batch: int):
         self._run, (self._start, stop) = run, track
         self._boxes = without_gaps(faces.boxes[self._start : stop].astype(np.float64))
-        self._mel = mel_windows(pcm16, self._start, stop - self._start)
+        self._mel, self._mel_starts = mel_windows(pcm16, self._start, stop - self._start)
         self._found: list[np.ndarray] = []
         self._batcher = Batcher(self._score, batch, overlap=FRAMES - 1)
         self._done = 0
@@ -112,10 +115,10 @@ class Wav2LipProbe:
 
     def _score(self, stacks: tuple[np.ndarray, ...], count: int) -> None:
         faces = windows(stacks[0], FRAMES)
-        count = min(count, len(self._mel) - self._done)  # the sound may end before the picture
+        count = min(count, len(self._mel_starts) - self._done)  # the sound may end before the picture
         if count > 0:
-            rows = np.minimum(self._done + np.arange(len(faces)), len(self._mel) - 1)
-            self._found.append(self._run(faces, self._mel[rows])[:count])
+            rows = np.minimum(self._done + np.arange(len(faces)), len(self._mel_starts) - 1)
+            self._found.append(self._run(faces, self._mel[self._mel_starts[rows]])[:count])
         self._done += len(faces)
 
     def finish(self) -> Scores:
@@ -123,15 +126,27 @@ class Wav2LipProbe:
         return Scores({"wav2lip_expert_loss": known_mean(joined(self._found))}, {})
 
 
-def mel_windows(pcm16: np.ndarray, first_frame: int, frames: int) -> np.ndarray:
-    """The expert's mel steps "n 80 16" of `frames` frames from `first_frame` on, as far as the sound goes."""
-    samples = pcm16 / FULL_SCALE
-    if len(samples) < SYNC_STEPS * HOP:
-        return np.zeros((0, BANDS, SYNC_STEPS), np.float32)
-    mel = melspectrogram(samples)
+def mel_windows(pcm16: np.ndarray, first_frame: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every run of 16 mel steps "m 80 16", a view; and which of them belongs to each of `frames` frames from
+    `first_frame` on, as far as the sound goes."""
+    if len(pcm16) < SYNC_STEPS * HOP:
+        return np.zeros((0, BANDS, SYNC_STEPS), np.float32), np.zeros(0, np.int64)
+    mel = mel_steps(pcm16)
     starts = sync_mel_starts(first_frame + frames)[first_frame:]
     starts = starts[starts + SYNC_STEPS <= mel.shape[1]]
-    return np.lib.stride_tricks.sliding_window_view(mel, SYNC_STEPS, axis=1).transpose(1, 0, 2)[starts]
+    return np.lib.stride_tricks.sliding_window_view(mel, SYNC_STEPS, axis=1).transpose(1, 0, 2), starts
+
+
+def mel_steps(pcm16: np.ndarray) -> np.ndarray:
+    """`melspectrogram` "80 l" of sound of any length, in stretches, for it takes 40 times the memory of its sound."""
+    steps = 1 + len(pcm16) // HOP
+    mel = np.empty((BANDS, steps), np.float32)
+    for start in range(0, steps, MEL_BLOCK_STEPS):
+        stop = min(start + MEL_BLOCK_STEPS, steps)
+        first = max(0, min(start, steps - SYNC_STEPS) - MEL_REACH_STEPS)
+        part = melspectrogram(pcm16[first * HOP : (stop + MEL_REACH_STEPS) * HOP] / FULL_SCALE)
+        mel[:, start:stop] = part[:, start - first : stop - first]
+    return mel
 
 
 def lower_half(frame_u8: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -143,7 +158,8 @@ def lower_half(frame_u8: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def hears_hubert(speech: SpeechFeatures) -> Hearing:
-    """The feature window of every frame, computed in blocks as the frames ask for them."""
+    """The feature window of every frame, computed in blocks as the frames ask for them; quiet sound is heard as it was
+    in training."""
 
     def hear(pcm16: np.ndarray, start: int, stop: int) -> Iterator[np.ndarray]:
         def blocks() -> Iterator[np.ndarray]:
@@ -151,7 +167,8 @@ def hears_hubert(speech: SpeechFeatures) -> Hearing:
                 yield pcm16[begin : begin + BLOCK_SAMPLES] / FULL_SCALE
 
         stream = WindowStream(fps=FPS, frames=stop)
-        found = (window for part in stream.windows(speech.stream(blocks, measure(blocks))) for window in part)
+        steps = speech.stream(blocks, not_blown_up(measure(blocks)))
+        found = (window for part in stream.windows(steps) for window in part)
         return itertools.islice(found, start, None)
 
     return hear
@@ -159,9 +176,10 @@ def hears_hubert(speech: SpeechFeatures) -> Hearing:
 
 def hears_mel(pcm16: np.ndarray, start: int, stop: int) -> Iterator[np.ndarray]:
     """The mel window "16 80" of every frame; where the sound ends before the picture, the last one goes on."""
-    found = mel_windows(pcm16, start, stop - start).swapaxes(1, 2)
-    silence = np.full((1, SYNC_STEPS, BANDS), -MEL_MAX_ABS, np.float32)
-    return itertools.chain(found, itertools.repeat((found if len(found) else silence)[-1]))
+    mel, starts = mel_windows(pcm16, start, stop - start)
+    silence = np.full((BANDS, SYNC_STEPS), -MEL_MAX_ABS, np.float32)
+    last = mel[starts[-1]] if len(starts) else silence
+    return itertools.chain((mel[index].T for index in starts), itertools.repeat(last.T))
 
 
 class ExpertProbe:

@@ -5,16 +5,17 @@ Landmarks are those of each frame by itself, not smoothed over time: jitter is s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ctjax.evaluate.landmark_distance import CROP_SIDE
-from ctjax.faces.boxes import INCREASE, face_box, square_around, whole_pixels
+from ctjax.faces.boxes import INCREASE, centre, extents, face_box, square_around, whole_pixels
 from ctjax.faces.crop import crop
-from ctjax.faces.find import FaceFinder, choose
-from ctjax.faces.landmarks import to_68
+from ctjax.faces.find import FaceFinder, Finder, choose
+from ctjax.faces.landmarks import Mesh, to_68
 from ctjax.types import Box, UserError
 
 SLOW_SEARCH_FRAMES = 25  # how often small faces are searched for while none has been seen yet
@@ -27,7 +28,8 @@ class Face(NamedTuple):
     box: np.ndarray
 
 
-FindFaces = Callable[[Iterable[np.ndarray]], Iterator[Face | None]]  # RGB frames -> the main face of each
+# RGB frames -> the main face of each. Results are cached only for one that has an `identity`, a name for what it finds.
+FindFaces = Callable[[Iterable[np.ndarray]], Iterator[Face | None]]
 
 
 class Crop(NamedTuple):
@@ -78,23 +80,32 @@ def find_series(frames: Iterable[np.ndarray], find: FindFaces) -> FaceSeries:
 
 
 class MainFace:
-    """`FindFaces` by this project's finder: the largest face, followed from frame to frame, sought anew when lost.
+    """`FindFaces` by this project's finder: the largest face, followed from frame to frame.
 
-    The networks are opened on first use. Raises `FaceModelError` if their files cannot be had.
+    Once lost it is sought near its last place, where even a small one is found, and then anywhere. Raises
+    `FaceModelError` if the networks' files cannot be had.
     """
 
-    def __init__(self):
-        self._finder: FaceFinder | None = None
+    def __init__(self, finder: Finder | None = None):
+        self.finder = finder or FaceFinder()
+        self.identity = "main face" if finder is None else None
 
     def __call__(self, frames: Iterable[np.ndarray]) -> Iterator[Face | None]:
-        finder = self._finder = self._finder or FaceFinder()
-        mesh = None
-        seen = False
+        finder = self.finder
+        mesh = last = None
         for index, frame in enumerate(frames):
             mesh = None if mesh is None else finder.follow(frame, mesh)
+            if mesh is None and last is not None:
+                mesh = _nearest(finder.find_near(frame, extents(last.points)), last)
             if mesh is None:
-                slow = not seen and index % SLOW_SEARCH_FRAMES == 0
+                slow = last is None and index % SLOW_SEARCH_FRAMES == 0
                 faces = finder.find(frame) or (finder.find(frame, small=True) if slow else [])
                 mesh = choose(faces) if faces else None
-            seen = seen or mesh is not None
+            last = mesh or last
             yield None if mesh is None else Face(to_68(mesh.points), np.array(face_box(mesh.points)))
+
+
+def _nearest(faces: Sequence[Mesh], last: Mesh) -> Mesh | None:
+    """The face whose middle is nearest to that of `last`."""
+    place = centre(extents(last.points))
+    return min(faces, key=lambda mesh: math.dist(centre(extents(mesh.points)), place), default=None)

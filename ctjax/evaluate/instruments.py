@@ -5,6 +5,8 @@ A metric whose network was not given has None here and a line in `missing` that 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +30,8 @@ from ctjax.types import UserError
 from ctjax.weights import Bundle, open_bundle
 
 DEFAULT_BATCH = 16
+# On each device: one frame of 1080p. Temporaries take 0.4 kB a pixel for SSIM and 1.6 kB for LPIPS.
+PIXELS_PER_CALL = 2**21
 
 BatchFunction = Callable[..., Any]  # numpy arrays of `batch` rows -> arrays of as many rows
 
@@ -38,6 +42,10 @@ class Devices:
     def __init__(self, batch: int = DEFAULT_BATCH):
         self.mesh = parallel.make_mesh(jax.local_devices())
         self.batch = -(-batch // self.mesh.size) * self.mesh.size  # a whole number of rows for every device
+
+    def batch_of(self, pixels: int) -> int:
+        """`batch`, or as few rows of this many pixels as keep each device within PIXELS_PER_CALL, at least one."""
+        return min(self.batch, max(1, PIXELS_PER_CALL // pixels) * self.mesh.size)
 
     def compiled(self, function: Callable[..., Any], params: Any = None) -> BatchFunction:
         """`function(params, *batch arrays)` under `jax.jit`, in full float32 (no TF32: its error would show)."""
@@ -84,6 +92,10 @@ class Instruments:
     def batch(self) -> int:
         return self.devices.batch
 
+    def batch_of(self, frame_u8: np.ndarray) -> int:
+        """How many whole frames of this size one call may take."""
+        return self.devices.batch_of(frame_u8.shape[0] * frame_u8.shape[1])
+
 
 @dataclass(frozen=True)
 class BundlePaths:
@@ -109,11 +121,15 @@ def open_instruments(paths: BundlePaths, ssim_window: image.SsimWindow, batch: i
 
 
 def _opened(made: Instruments, path: str, name: str, config_class: type, network: Callable[[Any], Network]) -> Bundle:
-    """The bundle at `path`, checked against the network its own config describes; its digest is noted."""
+    """The bundle at `path`, checked against the network its own config describes; its digest is noted.
+
+    The config is part of the digest: bundles of equal parameters may still compute something else.
+    """
     bundle = open_bundle(
         path, network=name, abstract=lambda config: network(from_mapping(config_class, config)).abstract
     )
-    made.digests[name] = bundle.manifest["parameters"]["sha256"]
+    content = json.dumps([bundle.config, bundle.manifest["parameters"]["sha256"]], sort_keys=True)
+    made.digests[name] = hashlib.sha256(content.encode()).hexdigest()
     return bundle
 
 

@@ -2,7 +2,7 @@
 
 For each file: faces (one pass), scores of the video alone (one pass). For each pair: comparison (one pass over both).
 For each set: Inception features for FID (one pass over its clips). Memory does not grow with a clip's length but for
-its sound, its landmarks and its curves: about 2.5 kB a frame.
+its sound, what the experts hear of it, its landmarks and its curves: about 6 kB a frame.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ctjax.evaluate.faces import FaceSeries, FindFaces, find_series
 from ctjax.evaluate.frechet import Moments, distance
 from ctjax.evaluate.instruments import Instruments
 from ctjax.evaluate.results import ClipScores, Evaluation, Failure, Row, Scores
+from ctjax.types import UserError
 
 REFERENCE_ROW = "reference"
 FEW_FRAMES_FOR_FID = 2048  # with fewer the covariance of 2048 features is singular
@@ -33,7 +34,10 @@ Progress = Callable[[str], None]
 
 
 class Evaluator:
-    """Scores pairs of clips. finder: gives the main face of each frame. debug: let a clip's error through."""
+    """Scores pairs of clips. finder: gives the main face of each frame. debug: let a clip's error through.
+
+    Without an `identity` of the finder nothing is cached: another finder may find other faces.
+    """
 
     def __init__(
         self,
@@ -46,7 +50,9 @@ class Evaluator:
         debug: bool = False,
     ):
         self.settings, self.instruments, self.finder = settings, instruments, finder
-        self.cache, self.progress, self.debug = cache, progress, debug
+        self._finds = getattr(finder, "identity", None)
+        self.cache = cache if self._finds else ResultCache(None)
+        self.progress, self.debug = progress, debug
         self._digests: dict[pathlib.Path, str] = {}
         self._faces: tuple[pathlib.Path | None, FaceSeries | None] = (None, None)
 
@@ -102,7 +108,7 @@ class Evaluator:
         def compute() -> dict[str, np.ndarray]:
             return find_series(clips.frames(path), self.finder)._asdict()
 
-        key = {"faces": self._digest(path), "landmarks": LANDMARK_SOURCE}
+        key = {"faces": self._digest(path), "finder": self._finds}
         if self._faces[0] != path:  # the last one is kept: it is asked for twice in a row
             self._faces = path, FaceSeries(**self.cache.get(key, compute))
         return self._faces[1]
@@ -119,11 +125,9 @@ class Evaluator:
             failures.append(Failure(row.name, "all clips, FID", reason_of(error)))
             return
         if min(made.count, real.count) < FEW_FRAMES_FOR_FID:
-            note = (
+            row.notes.append(
                 f"FID from {made.count} and {real.count} frames: biased upwards, do not compare with published values"
             )
-            first = row.clips[0]
-            row.clips[0] = first._replace(scores=first.scores._replace(notes=(*first.scores.notes, note)))
 
     def _moments(self, paths: Sequence[pathlib.Path]) -> Moments:
         def compute() -> dict[str, np.ndarray]:
@@ -165,7 +169,7 @@ class Evaluator:
         return Scores.from_arrays(self.cache.get(key, lambda: compute().to_arrays()))
 
     def _key(self) -> dict[str, object]:
-        return {"settings": asdict(self.settings), "bundles": self.instruments.digests}
+        return {"settings": asdict(self.settings), "bundles": self.instruments.digests, "finder": self._finds}
 
     def _digest(self, path: pathlib.Path) -> str:
         if path not in self._digests:
@@ -183,4 +187,4 @@ def chosen_frames(count: int, wanted: int) -> set[int]:
 def reason_of(error: Exception) -> str:
     """One line for a list of failures; the kind of error where the message is not meant for users."""
     text = (str(error).strip().splitlines() or [""])[0]
-    return text if type(error).__name__.endswith(("UserError", "MediaError")) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

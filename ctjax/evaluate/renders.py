@@ -5,6 +5,7 @@ Rendered clips stay in the output folder and are reused while what made them (re
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,19 +17,21 @@ import numpy as np
 from ctjax.config import from_mapping
 from ctjax.evaluate import clips
 from ctjax.evaluate.batching import Batcher
-from ctjax.evaluate.cache import file_digest
+from ctjax.evaluate.cache import file_digest, software_digest
 from ctjax.evaluate.clips import FPS, Pair
-from ctjax.evaluate.faces import FindFaces, find_series
 from ctjax.evaluate.instruments import Devices
-from ctjax.evaluate.output import write_text
+from ctjax.evaluate.output import make_noted
 from ctjax.evaluate.pipeline import reason_of
 from ctjax.evaluate.results import Failure
-from ctjax.faces.crop import crop, paste
+from ctjax.faces.crop import crop, face_mask, paste
+from ctjax.faces.find import Finder, NoFaceError
+from ctjax.faces.track import FaceTracker, TrackedFace
 from ctjax.media.container import probe
 from ctjax.media.mux import VideoWriter
 from ctjax.motion.keypoints import transform_keypoints
 from ctjax.render.fast.renderer import FastRenderer
 from ctjax.render.renderer import Renderer, RendererConfig
+from ctjax.types import UserError
 from ctjax.weights import open_bundle
 
 DEFAULT_SIZE = 256
@@ -50,25 +53,28 @@ def rendered_row(
 ) -> list[Pair]:
     """Renders every reference clip into `folder`/`name`, with the reference's sound; returns the pairs to score.
 
-    made_by: JSON values that say what renders; a clip made by the same from the same reference is not made again.
+    made_by: JSON values that say what renders; a clip made by the same, under the same sources of this package, from
+    the same reference is not made again.
     Clips that cannot be rendered are added to `failures`.
     """
     place = folder / name
     place.mkdir(parents=True, exist_ok=True)
     pairs = []
+
+    def make(pair: Pair, target: pathlib.Path) -> None:
+        progress(f"{name}: rendering {pair.name}")
+        write_clip(target, render(pair.reference), pair.reference)
+
     for pair in references:
         target, note = place / f"{pair.name}.mp4", place / f"{pair.name}.json"
-        key = json.dumps({**made_by, "reference": file_digest(pair.reference)}, sort_keys=True)
-        if not (target.exists() and note.exists() and note.read_text(encoding="utf-8") == key):
-            progress(f"{name}: rendering {pair.name}")
-            try:
-                write_clip(target, render(pair.reference), pair.reference)
-            except Exception as error:  # one clip must not cost the others
-                if debug:
-                    raise
-                failures.append(Failure(name, pair.name, reason_of(error)))
-                continue
-            write_text(note, key)
+        try:
+            key = {**made_by, "software": software_digest(), "reference": file_digest(pair.reference)}
+            make_noted(target, note, json.dumps(key, sort_keys=True), functools.partial(make, pair, target))
+        except Exception as error:  # one clip must not cost the others
+            if debug:
+                raise
+            failures.append(Failure(name, pair.name, reason_of(error)))
+            continue
         pairs.append(Pair(pair.name, target, pair.reference))
     return pairs
 
@@ -86,12 +92,12 @@ def write_clip(target: pathlib.Path, frames: Iterator[np.ndarray], sound_of: pat
 class Reconstruction:
     """The no-edit row: each frame is its own source, driven by its own keypoints, head pose and expression.
 
-    This is what the edited clips of a video source would be if the expression were left alone: whatever it loses, the
-    renderer loses.
+    Faces are followed, cropped and pasted as inference does it with a video source: this is what its clips would be if
+    the expression were left alone, and whatever it loses, the renderer loses.
     """
 
-    def __init__(self, bundle_path: str, find: FindFaces, batch: int = 4):
-        self._find = find
+    def __init__(self, bundle_path: str, finder: Finder, batch: int = 4):
+        self._tracker = FaceTracker(finder)
         bundle = open_bundle(
             bundle_path,
             network="facevid2vid",
@@ -105,22 +111,33 @@ class Reconstruction:
 
     def __call__(self, reference: pathlib.Path) -> Iterator[np.ndarray]:
         """The reference's frames with the face replaced by its reconstruction."""
-        faces = find_series(clips.frames(reference), self._find)
-        box = faces.crop().box
+        try:
+            tracked = self._tracker.track(clips.frames(reference), clips.frames(reference))
+        except NoFaceError as error:
+            raise UserError(f"{reference}: no face was found in any frame") from error
+        points = None
+        waiting: list[tuple[np.ndarray, TrackedFace]] = []
         held: list[np.ndarray] = []
 
         def run(stacks: tuple[np.ndarray, ...], count: int) -> None:
-            frames, images = stacks
-            rendered = np.asarray(self._run(images))[:count]
-            held.extend(paste(frame, face, box) for frame, face in zip(frames, rendered, strict=False))
+            rendered = np.asarray(self._run(*stacks))[:count]
+            held.extend(self._pasted(*shown, picture) for shown, picture in zip(waiting, rendered, strict=True))
+            waiting.clear()
 
         batcher = Batcher(run, self._batch)
-        for frame in clips.frames(reference):
-            batcher.add(frame, crop(frame, box, self._size))
+        for frame, face in tracked:
+            points = face.points if face.seen else points  # through a short gap the mask stays where it was
+            waiting.append((frame, face._replace(points=points)))
+            batcher.add(crop(frame, face.box, self._size))
             yield from held
             held.clear()
         batcher.finish()
         yield from held
+
+    def _pasted(self, frame: np.ndarray, face: TrackedFace, picture: np.ndarray) -> np.ndarray:
+        if face.lost:
+            return frame
+        return paste(frame, picture, face.box, face_mask(face.points, face.box, self._size))
 
 
 def fastest(config: RendererConfig, params: dict) -> tuple[Renderer | FastRenderer, dict]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import os
 import pathlib
+import urllib.parse
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -65,9 +66,12 @@ for (const section of document.querySelectorAll("section")) {
 """
 
 
-def page(evaluation: Evaluation, media: Mapping[str, str], pictures: Sequence[str] = ()) -> str:
+def page(
+    evaluation: Evaluation, media: Mapping[str, str], pictures: Sequence[str] = (), no_player: Sequence[str] = ()
+) -> str:
     """The report as HTML text. media: path of a clip -> where the page finds it, relative to the page; clips that are
-    not in it get no player. pictures: SVG elements for the top, such as the curves against alpha."""
+    not in it get no player. pictures: SVG elements for the top, such as the curves against alpha. no_player: lines
+    about clips that could not be copied."""
     sections = [_clip_section(name, evaluation, media) for name in _clip_names(evaluation)]
     failed = [
         f'<span class="bad">{_text(f.row)}/{_text(f.clip)}</span>: {_text(f.reason)}' for f in evaluation.failures
@@ -76,6 +80,7 @@ def page(evaluation: Evaluation, media: Mapping[str, str], pictures: Sequence[st
         ("Failed", failed),
         ("Not computed", [_text(line) for line in table.missing(evaluation)]),
         ("Notes", [_text(line) for line in table.notes(evaluation)]),
+        ("No player", [_text(line) for line in no_player]),
     ]
     definitions = [
         f"<b>{_text(m.title)}</b> <small>{_text(m.key)}</small><br>{_text(m.definition)}" for m in evaluation.shown()
@@ -107,7 +112,7 @@ def _clip_section(name: str, evaluation: Evaluation, media: Mapping[str, str]) -
     found = [(row, clip) for row in evaluation.rows for clip in row.clips if clip.name == name]
     found.sort(key=lambda pair: pair[0].name == "reference")  # the reference last, the generated clip leads
     players = [
-        f'<figure><video controls preload="metadata" src="{_text(media[clip.generated])}"></video>'
+        f'<figure><video controls preload="metadata" src="{_link(media[clip.generated])}"></video>'
         f"<figcaption>{_text(row.name)}</figcaption></figure>"
         for row, clip in found
         if clip.generated in media
@@ -189,6 +194,11 @@ def _list(items: Sequence[str]) -> str:
 
 def _text(text: str) -> str:
     return html.escape(text, quote=True)
+
+
+def _link(path: str) -> str:
+    """A path as an address: a file's name may hold what means something else there, and bytes that are no text."""
+    return _text(urllib.parse.quote(os.fsencode(path)))
 
 
 def relative(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> str:

@@ -69,11 +69,13 @@ class Summary(NamedTuple):
 
 @dataclass
 class Row:
-    """One set of clips, such as "generated" or "reference". whole: metrics of the set as a whole (FID)."""
+    """One set of clips, such as "generated" or "reference". whole: metrics of the set as a whole (FID). notes: what a
+    reader of those must know."""
 
     name: str
     clips: list[ClipScores] = field(default_factory=list)
     whole: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def summary(self, key: str) -> Summary | None:
         """None where no clip of the row has the metric."""

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from ctjax.evaluate.stability import LUMA
+from ctjax.evaluate.stability import luma
 
 
 @jax.jit
 def laplacian_variance(face_u8: UInt8[Array, "b h w 3"]) -> Float[Array, " b"]:
     """Variance over the inner pixels of the four-neighbour Laplacian of luma (BT.601, 0 .. 255)."""
-    luma = face_u8.astype(jnp.float32) @ jnp.array(LUMA)
-    around = luma[:, :-2, 1:-1] + luma[:, 2:, 1:-1] + luma[:, 1:-1, :-2] + luma[:, 1:-1, 2:]
-    return jnp.var(around - 4.0 * luma[:, 1:-1, 1:-1], axis=(1, 2))
+    grey = luma(face_u8)
+    around = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+    return jnp.var(around - 4.0 * grey[:, 1:-1, 1:-1], axis=(1, 2))

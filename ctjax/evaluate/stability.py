@@ -16,6 +16,12 @@ MOUTH_MARGIN = 0.5  # of the mouth's width, added on every side: chin and cheeks
 LUMA = (0.299, 0.587, 0.114)  # BT.601
 
 
+def luma(image_u8: UInt8[Array, "b h w 3"]) -> Float[Array, "b h w"]:
+    """BT.601 luma, 0 .. 255. A sum and no matrix product: accelerators would round its factors to ten bits."""
+    red, green, blue = (share * image_u8[..., channel].astype(jnp.float32) for channel, share in enumerate(LUMA))
+    return red + green + blue
+
+
 def landmark_jitter(landmarks: np.ndarray) -> np.ndarray:
     """Mean length of the second difference of brows, nose and eyes, "t - 2", in the unit of the landmarks.
 
@@ -41,9 +47,9 @@ def pixel_jitter(
 
     NaN where one of the three has no box.
     """
-    luma = frames_u8.astype(jnp.float32) @ jnp.array(LUMA)
-    change = jnp.abs(luma[:-2] - 2 * luma[1:-1] + luma[2:])
-    y, x = jnp.arange(luma.shape[1])[:, None], jnp.arange(luma.shape[2])[None, :]
+    grey = luma(frames_u8)
+    change = jnp.abs(grey[:-2] - 2 * grey[1:-1] + grey[2:])
+    y, x = jnp.arange(grey.shape[1])[:, None], jnp.arange(grey.shape[2])[None, :]
     x0, y0, x1, y1 = (mouth_boxes[:, i, None, None] for i in range(4))
     inside = (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
     outside = 1.0 - (inside[:-2] | inside[1:-1] | inside[2:])

@@ -13,8 +13,9 @@ GAP = 16
 
 
 def row_name(alpha: float) -> str:
-    """The name of the row rendered at one alpha."""
-    return f"alpha={alpha:g}"
+    """The name of the row rendered at one alpha, another one for every alpha."""
+    short = f"{alpha:g}"
+    return f"alpha={short if float(short) == alpha else repr(alpha)}"
 
 
 def curves(evaluation: Evaluation, alphas: Mapping[str, float]) -> list[str]:

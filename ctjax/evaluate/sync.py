@@ -11,6 +11,7 @@ possible window left out. Two protocols decide what the network sees:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -22,7 +23,9 @@ from ctjax.evaluate import lse
 from ctjax.evaluate.batching import Batcher, windows
 from ctjax.evaluate.mfcc import mfcc
 from ctjax.evaluate.results import Scores
+from ctjax.faces.detect import overlap
 from ctjax.features.windows import LSE_MFCC_STEPS_PER_FRAME
+from ctjax.types import Box
 
 PROTOCOLS = ("uncropped", "tracked")
 FPS = 25.0
@@ -33,7 +36,10 @@ MFCC_PER_WINDOW = 20
 TRACK_MEDIAN_FRAMES = 13
 CROP_SCALE = 0.4
 GREY = 110
-MAX_LOST_FRAMES = 25  # a longer gap ends the track
+# A track ends where the next box comes more than 25 frames later or overlaps the last by half or less (run_pipeline.py
+# track_shot: frame - last <= num_failed_det, IoU > 0.5).
+MAX_STEP_FRAMES = 25
+MIN_OVERLAP = 0.5
 
 LipEmbeddings = Callable[[np.ndarray], np.ndarray]  # uint8 RGB "b 5 224 224 3" -> "b c"
 SoundEmbeddings = Callable[[np.ndarray], np.ndarray]  # MFCC float32 "b 20 13" -> "b c"
@@ -122,12 +128,18 @@ def whole_frame(frame_u8: np.ndarray) -> np.ndarray:
     return cv2.resize(frame_u8, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
 
 
-def longest_track(found: np.ndarray) -> tuple[int, int] | None:
-    """First frame and one past the last of the longest stretch without a gap of more than 25 frames; None for none."""
-    frames = np.flatnonzero(found)
+def longest_track(boxes: np.ndarray) -> tuple[int, int] | None:
+    """First frame and one past the last of the longest track of one face in "t 4", NaN where none was found.
+
+    None where there is no face at all.
+    """
+    frames = np.flatnonzero(np.isfinite(boxes).all(1))
     if not len(frames):
         return None
-    runs = np.split(frames, np.flatnonzero(np.diff(frames) > MAX_LOST_FRAMES + 1) + 1)
+    places = [Box(*boxes[index].tolist()) for index in frames]
+    shared = np.array([overlap(a, b) for a, b in itertools.pairwise(places)])
+    ends = (np.diff(frames) > MAX_STEP_FRAMES) | (shared <= MIN_OVERLAP)
+    runs = np.split(frames, np.flatnonzero(ends) + 1)
     longest = max(runs, key=lambda run: run[-1] - run[0])
     return int(longest[0]), int(longest[-1]) + 1
 

@@ -96,9 +96,11 @@ def missing(evaluation: Evaluation) -> list[str]:
 
 
 def notes(evaluation: Evaluation) -> list[str]:
-    """What readers must know about single clips, the same note of several clips once."""
+    """What readers must know about rows and single clips, the same note of several of them once."""
     where: dict[str, list[str]] = {}
     for row in evaluation.rows:
+        for note in row.notes:
+            where.setdefault(note, []).append(row.name)
         for clip in row.clips:
             for note in clip.scores.notes:
                 where.setdefault(note, []).append(f"{row.name}/{clip.name}")
@@ -137,7 +139,7 @@ def as_json(evaluation: Evaluation) -> str:
             | {"values": c.scores.values}
             for c in row.clips
         ]
-        rows.append({"row": row.name, "means": means, "clips": clips})
+        rows.append({"row": row.name, "means": means, "notes": row.notes, "clips": clips})
     content = {
         "settings": evaluation.settings,
         "metrics": [vars(m) for m in evaluation.shown()],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctjax.evaluate.clips import match
+from ctjax.evaluate.clips import alone, match
 from ctjax.types import UserError
 
 
@@ -37,6 +37,14 @@ def test_missing_clips_can_be_allowed(folders):
 def test_two_files_belong_together(folders):
     pairs, failures = match(folders[0] / "a.mp4", folders[1] / "b.mp4")
     assert [(p.generated.name, p.reference.name) for p in pairs] == [("a.mp4", "b.mp4")] and not failures
+
+
+def test_references_alone_are_listed_like_pairs(folders):
+    pairs, failures = alone(folders[0])
+    assert [p.name for p in pairs] == ["a", "b", "only_made"] and all(p.generated == p.reference for p in pairs)
+    assert [(f.row, f.clip, f.reason) for f in failures] == [
+        ("reference", "c", "several files have this name: c.mov, c.mp4")
+    ]
 
 
 def test_nothing_to_evaluate_is_a_clear_error(folders, tmp_path):

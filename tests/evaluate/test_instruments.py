@@ -1,5 +1,7 @@
 """Every network-backed metric from its bundle: tiny random networks, files through to the table."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import rule_weights
@@ -14,6 +16,8 @@ from ctjax.evaluate.catalogue import Settings
 from ctjax.evaluate.instruments import BundlePaths, Devices, open_instruments
 from ctjax.evaluate.pipeline import Evaluator
 from ctjax.features import hubert
+from ctjax.features.mel import melspectrogram
+from ctjax.features.silence import QUIET_RMS
 from ctjax.losses import oxford_syncnet, sync_expert, vgg19, wav2lip_syncnet
 from ctjax.motion.audio2exp import Audio2ExpConfig
 from ctjax.types import UserError
@@ -134,7 +138,8 @@ def test_a_clip_is_at_no_distance_from_itself(rows):
         assert reference[key] == pytest.approx(0, abs=1e-9) and abs(generated[key]) > 1e-3
     assert reference["csim"] == pytest.approx(1, abs=1e-5) and generated["csim"] < 1
     assert rows[1].whole["fid"] == pytest.approx(0, abs=1e-6) and rows[0].whole["fid"] > 1e-6
-    assert any("FID from 24" in note for note in rows[0].clips[0].scores.notes)
+    assert any("FID from 24" in note for note in rows[0].notes)
+    assert not any("FID" in note for note in rows[0].clips[0].scores.notes)
 
 
 def test_sync_metrics_depend_on_the_picture(rows):
@@ -214,3 +219,49 @@ def test_the_sync_chain_s_networks_equal_the_record(tmp_path):
 def test_batches_divide_by_the_devices(monkeypatch):
     monkeypatch.setattr(instruments.parallel, "make_mesh", lambda devices: type("Mesh", (), {"size": 3})())
     assert [Devices(batch).batch for batch in (1, 3, 16)] == [3, 3, 18]
+    assert [Devices(16).batch_of(side**2) for side in (256, 512, 1024, 4096)] == [18, 18, 6, 3]
+
+
+def test_bundles_of_equal_parameters_and_other_configs_differ(bundles, tmp_path):
+    """Whether the sound is normalised first is no parameter, yet decides the numbers."""
+    other = dataclasses.replace(HUBERT, normalize_waveform=False)
+    save_bundle(
+        tmp_path / "hubert", network="hubert", config=other, params=_params(TINY["hubert"][2], "hubert"),
+        compact="float32",
+    )  # fmt: skip
+    digests = [
+        open_instruments(BundlePaths(expert=str(bundles / "expert"), hubert=str(root / "hubert")), "gaussian11").digests
+        for root in (bundles, tmp_path, bundles)
+    ]
+    assert digests[0] == digests[2] and digests[0]["sync_expert"] == digests[1]["sync_expert"]
+    assert digests[0]["hubert"] != digests[1]["hubert"]
+
+
+def test_the_expert_hears_quiet_sound_as_in_training():
+    heard = []
+
+    class Speech:
+        def stream(self, blocks, waveform):
+            heard.append(waveform)
+            yield np.zeros((100, 4), np.float32)
+
+    quiet = np.random.default_rng(0).integers(-3, 4, 16000).astype(np.int16)
+    windows = list(experts.hears_hubert(Speech())(quiet, 2, 10))
+    assert len(windows) == 8 and windows[0].shape == (18, 4)
+    (waveform,) = heard
+    assert waveform.variance == QUIET_RMS**2 and waveform.samples == 16000
+
+
+@pytest.mark.parametrize("samples", [3200, 7999, 8600, 16001, 23456])
+def test_mel_in_stretches_is_the_same(samples, monkeypatch):
+    pieces = []
+
+    def counted(piece):
+        pieces.append(len(piece))
+        return melspectrogram(piece)
+
+    monkeypatch.setattr(experts, "MEL_BLOCK_STEPS", 40)
+    monkeypatch.setattr(experts, "melspectrogram", counted)
+    pcm16 = np.random.default_rng(0).integers(-9999, 9999, samples).astype(np.int16)
+    np.testing.assert_allclose(experts.mel_steps(pcm16), melspectrogram(pcm16 / np.float32(32768)), atol=1e-6)
+    assert max(pieces) <= 46 * 200

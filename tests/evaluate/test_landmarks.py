@@ -1,10 +1,11 @@
 """Landmark distances, aperture, silence, jitter and sharpness on inputs whose answer is known."""
 
 import cv2
+import jax
 import numpy as np
 import pytest
 
-from ctjax.evaluate import landmark_distance, mouth, sharpness, stability
+from ctjax.evaluate import alone, landmark_distance, mouth, sharpness, stability
 from ctjax.features import silence
 
 
@@ -82,6 +83,21 @@ def test_silence_is_found_where_the_sound_pauses():
     assert np.flatnonzero(silent).tolist() == list(range(13, 25))
 
 
+def test_loudness_in_stretches_is_the_same(monkeypatch):
+    monkeypatch.setattr(alone, "LEVEL_FRAMES", 7)
+    pcm16 = np.random.default_rng(0).integers(-9999, 9999, 640 * 20 + 300).astype(np.int16)
+    pieces = []
+    whole = silence.frame_levels
+
+    def counted(samples, *rest):
+        pieces.append(len(samples))
+        return whole(samples, *rest)
+
+    monkeypatch.setattr(alone, "frame_levels", counted)
+    np.testing.assert_allclose(alone._levels(pcm16, 25), whole(pcm16 / np.float32(32768), 16000, 25.0, 25), rtol=1e-6)
+    assert max(pieces) == 7 * 640 and sum(pieces) == len(pcm16)
+
+
 def test_a_silent_clip_is_silent_throughout():
     assert silence.silent_frames(np.zeros(30), 25.0).all()
 
@@ -111,6 +127,16 @@ def test_pixel_jitter_leaves_the_mouth_out():
 def test_the_mouth_box_has_half_a_mouth_to_spare(face):
     face[:, 48:68] = np.linspace([100, 150], [140, 160], 20)
     np.testing.assert_allclose(stability.mouth_box(face)[0], [80, 130, 160, 180])
+
+
+def test_luma_is_no_matrix_product():
+    """Accelerators round the factors of those."""
+    frames, boxes = np.zeros((3, 8, 8, 3), np.uint8), np.zeros((3, 4))
+    for program in (
+        jax.make_jaxpr(stability.pixel_jitter)(frames, boxes),
+        jax.make_jaxpr(sharpness.laplacian_variance)(frames),
+    ):
+        assert "dot_general" not in str(program)
 
 
 def test_laplacian_variance_equals_opencv():

@@ -2,19 +2,30 @@
 
 import dataclasses
 
+import cv2
+import jax
 import numpy as np
 import pytest
 import scored_clips
 from scored_clips import Finder, openings, sound_of
 
-from ctjax.evaluate import clips
+from ctjax.evaluate import clips, image, instruments
 from ctjax.evaluate.cache import ResultCache
 from ctjax.evaluate.catalogue import Settings, catalogue
+from ctjax.evaluate.compare import score_pair
+from ctjax.evaluate.faces import find_series
 from ctjax.evaluate.instruments import BundlePaths, open_instruments
-from ctjax.evaluate.pipeline import Evaluator, chosen_frames
+from ctjax.evaluate.pipeline import Evaluator, chosen_frames, reason_of
 from ctjax.evaluate.table import terminal
+from ctjax.types import UserError
 
 FRAMES = 40
+
+
+class NamedFinder(Finder):
+    """Its results may be cached."""
+
+    identity = "painted"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +54,7 @@ def footage(tmp_path_factory):
 
 def _evaluator(cache=None, **changes):
     settings = Settings(**changes)
-    return Evaluator(settings, open_instruments(BundlePaths(), settings.ssim, 8), Finder(), ResultCache(cache))
+    return Evaluator(settings, open_instruments(BundlePaths(), settings.ssim, 8), NamedFinder(), ResultCache(cache))
 
 
 def _run(evaluator, footage):
@@ -142,6 +153,17 @@ def test_a_second_run_computes_nothing_and_agrees(footage, cache, evaluation):
             np.testing.assert_equal(same.scores.curves, clip.scores.curves)
 
 
+@pytest.mark.parametrize("identity", [None, "another"])
+def test_another_finder_looks_for_itself(footage, cache, evaluation, identity):
+    (pair,), _ = clips.match(footage / "generated" / "copy.mp4", footage / "reference" / "copy.mp4")
+    for again in (False, True):
+        evaluator = _evaluator(cache)
+        finder = type("Another", (Finder,), {"identity": identity})()
+        other = Evaluator(evaluator.settings, evaluator.instruments, finder, ResultCache(cache))
+        other.clip(pair)
+        assert finder.seen == (0 if again and identity else 2 * FRAMES)
+
+
 def test_other_settings_are_computed_anew(footage, cache, scores):
     pairs, _ = clips.match(footage / "generated" / "copy.mp4", footage / "reference" / "copy.mp4")
     other = _evaluator(cache, ssim="uniform7", lmd=("absolute", "sum"), region="face").clip(pairs[0])
@@ -184,6 +206,52 @@ def test_the_offset_is_found_to_the_frame_through_files(tmp_path, late):
     assert np.argmin(scores.curves["offset_uncropped"]) - 15 == -late
     assert values["lse_c_uncropped"] > 1
     assert np.isfinite(values["lse_d_tracked"])
+
+
+def _compared(generated, reference, batch=8):
+    opened = open_instruments(BundlePaths(), "gaussian11", batch)
+    faces = [find_series(iter(frames), Finder()) for frames in (generated, reference)]
+    return score_pair(generated, reference, *faces, Settings(), opened)
+
+
+@pytest.mark.parametrize(("width", "height"), [(127, 128), (128, 125), (127, 125)])
+def test_the_padding_of_odd_sides_is_cut_off(width, height):
+    reference = [scored_clips.frame_of(opening)[:height, :width] for opening in openings(6)]
+    pad = height % 2, 0, width % 2
+    generated = [cv2.copyMakeBorder(frame, 0, *pad, cv2.BORDER_REPLICATE) for frame in reference]
+    scores = _compared(generated, reference)
+    assert scores.values["psnr"] == np.inf
+    assert f"cut from {width + width % 2}x{height + height % 2} to {width}x{height}" in scores.notes[0]
+
+
+def test_large_frames_are_compared_few_at_a_time(monkeypatch):
+    rows = []
+    compare = image.compare_frames
+
+    def counted(a, b, window):
+        rows.append(len(a))
+        return compare(a, b, window)
+
+    frames = [scored_clips.frame_of(opening) for opening in openings(6)]
+    others = [scored_clips.frame_of(opening, texture=1) for opening in openings(6, 1)]
+    whole = _compared(others, frames)
+    monkeypatch.setattr(image, "compare_frames", counted)
+    monkeypatch.setattr(instruments, "PIXELS_PER_CALL", 2 * scored_clips.SIDE**2)
+    parts = _compared(others, frames)
+    assert rows == [2 * jax.local_device_count()]  # one program
+    for key in ("ssim", "psnr"):
+        assert parts.values[key] == pytest.approx(whole.values[key], rel=1e-5)
+
+
+def test_reasons_name_errors_that_are_not_meant_for_users():
+    class NoFaceError(UserError):
+        pass
+
+    class ForeignUserError(Exception):
+        pass
+
+    assert reason_of(NoFaceError("none here\nmore")) == "none here"
+    assert reason_of(ForeignUserError("x")) == "ForeignUserError: x"
 
 
 def test_every_value_has_a_metric(scores):

@@ -100,12 +100,12 @@ def test_whole_frames_are_resized_as_opencv_does():
 
 
 def test_tracks_bridge_short_gaps_and_are_smoothed():
-    found = np.ones(120, bool)
-    found[10:35] = False  # 25 lost: still one track
-    found[80:106] = False  # 26: ends it
-    found[:3] = False
-    assert sync.longest_track(found) == (3, 80)
-    assert sync.longest_track(np.zeros(4, bool)) is None
+    seen = np.tile([10.0, 20.0, 30.0, 50.0], (120, 1))
+    seen[10:34] = np.nan  # 24 lost: still one track
+    seen[80:105] = np.nan  # 25: ends it
+    seen[:3] = np.nan
+    assert sync.longest_track(seen) == (3, 80)
+    assert sync.longest_track(np.full((4, 4), np.nan)) is None
     boxes = np.tile([10.0, 20.0, 30.0, 50.0], (40, 1)) + np.arange(40)[:, None]
     lost = boxes.copy()
     lost[5:9] = np.nan
@@ -113,3 +113,10 @@ def test_tracks_bridge_short_gaps_and_are_smoothed():
     np.testing.assert_allclose(track, sync.smoothed_track(boxes))
     np.testing.assert_allclose(track[20], [40, 55, 15])
     np.testing.assert_allclose(track[:, 2], signal.medfilt(np.full(40, 15.0), 13))
+
+
+@pytest.mark.parametrize(("shift", "want"), [(6.0, (0, 50)), (7.0, (20, 50)), (90.0, (20, 50))])
+def test_a_face_elsewhere_is_another_track(shift, want):
+    boxes = np.tile([10.0, 20.0, 30.0, 50.0], (50, 1))
+    boxes[20:, [0, 2]] += shift  # of 20: 6 leave an overlap of 14/26, 7 one of 13/27
+    assert sync.longest_track(boxes) == want

@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from ctjax.evaluate import chart, report, table
+from ctjax.evaluate import chart, report, sweep, table
 from ctjax.evaluate.results import ClipScores, Evaluation, Failure, Metric, Row, Scores
 
 METRICS = [
@@ -32,6 +32,7 @@ def _clip(name, row, **values):
 def evaluation():
     generated = Row("generated", [_clip("a|b", "g", ssim=0.5, psnr=20.0), _clip("日本", "g", ssim=0.7, psnr=math.nan)])
     generated.whole["fid"] = 12.5
+    generated.notes.append("few frames")
     reference = Row(
         "reference", [_clip("a|b", "r", ssim=1.0, psnr=math.inf), _clip("日本", "r", ssim=1.0, psnr=math.inf)]
     )
@@ -58,7 +59,7 @@ def test_the_terminal_shows_everything(evaluation):
     assert re.search(r"SSIM, whole frame +higher is better +0\.6000 ± 0\.1000 +1\.0000 ± 0\.0000", text)
     assert re.search(r"PSNR \[dB\] .*20\.00 \(1\) +inf", text)
     assert "LSE: needs --sync_bundle" in text and "generated/c: cut off" in text
-    assert "generated/日本, reference/日本: one frame longer" in text
+    assert "generated/日本, reference/日本: one frame longer" in text and "  generated: few frames" in text
     assert "generated, clip by clip" in text and "reference, clip by clip" not in text
 
 
@@ -91,6 +92,7 @@ def test_json_is_strict(evaluation):
     content = json.loads(table.as_json(evaluation), parse_constant=lambda c: pytest.fail(f"not JSON: {c}"))
     assert content["rows"][1]["means"]["psnr"]["mean"] == "inf"
     assert content["rows"][0]["clips"][1]["values"]["psnr"] is None
+    assert content["rows"][0]["notes"] == ["few frames"]
     assert content["failures"] == [{"row": "generated", "clip": "c", "reason": "cut off"}]
 
 
@@ -123,3 +125,16 @@ def test_ticks_are_round_and_inside(low, high):
     found = chart.ticks(low, high)
     assert 3 <= len(found) <= 12
     assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in found)
+
+
+def test_players_of_odd_names_and_clips_without_one(evaluation):
+    media = {"/g/a|b.mp4": "media/50% #1?/caf\udce9 & co.mp4"}
+    page = report.page(evaluation, media, (), ["generated/日本: <cut> off"])
+    assert 'src="media/50%25%20%231%3F/caf%E9%20%26%20co.mp4"' in page
+    assert "<h3>No player</h3><ul><li>generated/日本: &lt;cut&gt; off</li></ul>" in page
+
+
+def test_every_alpha_has_its_own_row():
+    alphas = (0.0, 0.5, 1.0, 0.1, 0.1 + 1e-9, 1e-7)
+    assert [sweep.row_name(alpha) for alpha in alphas[:3]] == ["alpha=0", "alpha=0.5", "alpha=1"]
+    assert len({sweep.row_name(alpha) for alpha in alphas}) == len(alphas)
