@@ -12,6 +12,7 @@ HOST_ONLY = {"media", "faces"}  # these packages run without jax
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "progress": set(),
+    "whole_files": {"types"},
     "cli": {"types"},
     "config": {"types"},
     "parallel": {"types"},
@@ -28,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {
         "types",
         "progress",
+        "whole_files",
         "config",
         "media",
         "faces",
@@ -70,6 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "evaluate": {
         "types",
+        "whole_files",
         "config",
         "media",
         "faces",

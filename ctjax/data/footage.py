@@ -16,8 +16,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ctjax.data.whole_files import written_whole
 from ctjax.types import UserError
+from ctjax.whole_files import written_whole
 
 SUFFIXES = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts"}
 SPLITS = ("train", "val", "test")

@@ -30,9 +30,9 @@ from ctjax.data.frozen_features import FrozenFeatures
 from ctjax.data.records import HUBERT, Clip, ClipInfo
 from ctjax.data.sync_offset import SyncGate
 from ctjax.data.synthetic import clips as synthetic_clips
-from ctjax.data.whole_files import remove_leftovers, write_text, written_whole
 from ctjax.progress import progress_bar
 from ctjax.types import UserError
+from ctjax.whole_files import remove_leftovers, write_text, written_whole
 
 CLIPS_PER_SHARD = 64
 CRASHED = "reading it crashed the process"

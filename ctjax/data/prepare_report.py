@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ctjax.data.records import FPS
-from ctjax.data.whole_files import write_text
+from ctjax.whole_files import write_text
 
 SHEET_CLIPS = 500  # shown in report.html: each brings some 10 kB of thumbnails, and browsers give up on more
 

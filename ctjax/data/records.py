@@ -38,8 +38,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from ctjax import config
 from ctjax.data.footage import in_several_splits
-from ctjax.data.whole_files import write_text, written_whole
 from ctjax.types import UserError
+from ctjax.whole_files import write_text, written_whole
 
 SCHEMA = 1
 FORMAT = "ctjax-records"

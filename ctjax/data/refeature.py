@@ -16,9 +16,9 @@ from ctjax.data import records, untrained
 from ctjax.data.cutting import CutVideo, Piece
 from ctjax.data.frozen_features import FrozenFeatures
 from ctjax.data.records import FIELDS, HUBERT, Clip, Manifest, RecordSet
-from ctjax.data.whole_files import remove_leftovers, write_text, written_whole
 from ctjax.progress import progress_bar
 from ctjax.types import UserError
+from ctjax.whole_files import remove_leftovers, write_text, written_whole
 
 
 def refeature(

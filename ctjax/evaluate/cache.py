@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import pathlib
-import secrets
 import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ctjax.types import UserError
+from ctjax.whole_files import written_whole
 
 PACKAGE = pathlib.Path(__file__).parents[1]
 DECIDE_NO_NUMBER = {"data", "train"}  # the rest of the package makes, reads or scores clips
@@ -77,12 +77,7 @@ class ResultCache:
     @staticmethod
     def _store(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
         """A cache that cannot be written costs time, not the results."""
-        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial")
-        with contextlib.suppress(OSError):
-            try:
-                path.parent.mkdir(exist_ok=True)
-                with open(temporary, "wb") as file:
-                    np.savez(file, **arrays)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError, UserError):
+            path.parent.mkdir(exist_ok=True)
+            with written_whole(path) as temporary, open(temporary, "wb") as file:
+                np.savez(file, **arrays)

@@ -21,6 +21,7 @@ from ctjax.evaluate.renders import Reconstruction, Render, rendered_row
 from ctjax.evaluate.results import Evaluation, Failure
 from ctjax.faces.find import FaceFinder
 from ctjax.types import UserError
+from ctjax.whole_files import write_text
 
 GENERATED_ROW, NO_EDIT_ROW = "generated", "no-edit"
 RENDERS = "renders"
@@ -76,7 +77,7 @@ def run(request: Request, at_alpha: Callable[[float], Render] | None = None) -> 
     pictures = []
     if request.alphas:
         pictures = sweep.curves(evaluation, {sweep.row_name(alpha): alpha for alpha in request.alphas})
-        written.append(output.write_text(folder / SWEEP_PICTURE, sweep.picture(pictures)))
+        written.append(write_text(folder / SWEEP_PICTURE, sweep.picture(pictures)))
     written.append(output.write_report(evaluation, folder, players=request.players, pictures=pictures))
     _show("\nWritten: " + ", ".join(str(path) for path in written))
     return evaluation

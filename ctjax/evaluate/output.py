@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import av
 
@@ -19,6 +18,7 @@ from ctjax.media.container import video_stream
 from ctjax.media.mux import VideoWriter
 from ctjax.media.video import VideoSource
 from ctjax.types import UserError
+from ctjax.whole_files import write_text, written_whole
 
 REPORT = "report.html"
 MEDIA = "media"
@@ -47,21 +47,6 @@ def write_report(
     folder = pathlib.Path(folder)
     media, no_player = _media(evaluation, folder) if players else ({}, [])
     return write_text(folder / REPORT, report.page(evaluation, media, pictures, no_player))
-
-
-def write_text(path: pathlib.Path, text: str) -> pathlib.Path:
-    """`text` at `path`, renamed into place. Raises `UserError` where that cannot be.
-
-    File names may hold bytes that are no text; those are written as escapes.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    with _removed_at_last(temporary):
-        try:
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-            os.replace(temporary, path)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written: {error.strerror}") from error
-    return path
 
 
 def make_noted(target: pathlib.Path, note: pathlib.Path, key: str, make: Callable[[], object]) -> None:
@@ -116,10 +101,8 @@ def playable_copy(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _copy(path: pathlib.Path, target: pathlib.Path) -> None:
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    with _removed_at_last(temporary):
+    with written_whole(target) as temporary:
         shutil.copyfile(path, temporary)
-        os.replace(temporary, target)
 
 
 def _encode(path: pathlib.Path, target: pathlib.Path) -> None:
@@ -139,13 +122,3 @@ def _codec(path: pathlib.Path) -> str:
 def _sounding(path: pathlib.Path) -> pathlib.Path | None:
     with av.open(str(path)) as container:
         return path if container.streams.audio else None
-
-
-@contextlib.contextmanager
-def _removed_at_last(temporary: pathlib.Path) -> Iterator[None]:
-    """Whatever ends the block, nothing is left under the temporary name."""
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

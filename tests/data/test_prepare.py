@@ -283,7 +283,7 @@ def test_a_disk_that_fills_while_packing(two, tmp_path):
     )
     _, errors = begin(two(0, 1), limited).communicate(timeout=240)
     last = errors.decode().splitlines()[-1]
-    assert last.startswith("ctjax.types.UserError") and "00000.arrayrecord: writing failed (" in last
+    assert last.startswith("ctjax.types.UserError") and "00000.arrayrecord: cannot be written (" in last
     assert "File too large" in last and "run the same command again" in last
     assert not list((output / "shards").iterdir())
     assert prepare.prepare(two(0, 1)).clips == 3

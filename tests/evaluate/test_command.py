@@ -267,7 +267,7 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(output.shutil, "copyfile", full)
     (tmp_path / "media").mkdir()
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match="No space left"):
         output.playable_copy(clip, tmp_path / "media")
     assert list((tmp_path / "media").iterdir()) == []
 

@@ -16,10 +16,10 @@ import numpy as np
 from ctjax.data.synthetic.phones import STEPS_PER_SECOND, phone_steps
 from ctjax.data.synthetic.sentences import sentence
 from ctjax.data.synthetic.speech import LANGUAGES, VARIANTS, Voice, speak
-from ctjax.data.whole_files import written_whole
 from ctjax.media.audio import SPEECH_RATE_HZ
 from ctjax.progress import progress_bar
 from ctjax.types import UserError
+from ctjax.whole_files import written_whole
 
 STRIDE = SPEECH_RATE_HZ // STEPS_PER_SECOND
 RECEPTIVE_FIELD = 400  # samples that a step of HuBERT sees

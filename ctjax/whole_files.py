@@ -24,7 +24,7 @@ def written_whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(
-            f"{path}: writing failed ({error.strerror or error}): put that right and run the same command again, "
+            f"{path}: cannot be written ({error.strerror or error}): put that right and run the same command again, "
             "what is done stays done"
         ) from error
     finally:
@@ -32,10 +32,11 @@ def written_whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """`text` at `path`, as `written_whole`."""
+def write_text(path: pathlib.Path, text: str) -> pathlib.Path:
+    """`text` at `path`, as `written_whole`; returns the path. Bytes of file names that are no text become escapes."""
     with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return path
 
 
 def remove_leftovers(*folders: pathlib.Path) -> None:

@@ -9,8 +9,8 @@ from ctjax.data import footage, prepare_report, records
 from ctjax.data.footage import Video
 from ctjax.data.records import ClipInfo
 from ctjax.data.synthetic import spoken
-from ctjax.data.whole_files import remove_leftovers, write_text, written_whole
 from ctjax.types import UserError
+from ctjax.whole_files import remove_leftovers, write_text, written_whole
 
 CORPUS = spoken.Corpus(np.zeros(640, np.int16), np.zeros(2, np.int16), np.array([2]))
 WRITERS = {
@@ -41,14 +41,14 @@ def test_two_hosts_may_write_the_same_file_at_once(tmp_path, monkeypatch, write)
 def test_what_fails_leaves_the_file_as_it_was(tmp_path):
     file = tmp_path / "file"
     write_text(file, "old")
-    with pytest.raises(UserError, match=r"file: writing failed \(No space"), written_whole(file) as temporary:
+    with pytest.raises(UserError, match=r"file: cannot be written \(No space"), written_whole(file) as temporary:
         temporary.write_text("ne")
         raise OSError(28, "No space left on device")
     with pytest.raises(KeyboardInterrupt), written_whole(file) as temporary:
         temporary.write_text("ne")
         raise KeyboardInterrupt
     assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
-    with pytest.raises(UserError, match="writing failed"):
+    with pytest.raises(UserError, match="cannot be written"):
         write_text(file / "inside", "new")
 
 
