@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 
 def run_each(counts: Iterable[str]) -> None:
-    """Starts this command again with so many devices each time, without its flag --host_devices=..."""
-    others = [argument for argument in sys.argv[1:] if not argument.startswith("--host_devices")]
+    """Starts this command again with so many devices each time, its flag --host_devices emptied."""
     for count in counts:
         environment = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}",
         }
-        subprocess.run([sys.executable, sys.argv[0], *others], check=True, env=environment)
+        # the last of several values counts, however the first was written
+        subprocess.run([sys.executable, *sys.argv, "--host_devices="], check=True, env=environment)

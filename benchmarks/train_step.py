@@ -1,12 +1,13 @@
-"""Samples per second of a training step: the whole, its terms, memory, and what the data pipeline alone can feed.
+"""Samples per second of a training step of Audio2Exp (and its terms) or of the sync expert, memory, and what the data
+pipeline alone can feed.
 
     python benchmarks/train_step.py --config=configs/audio2exp.py --config.records='("records",)' ... --steps=20
     python benchmarks/train_step.py --config=configs/smoke.py:audio2exp --host_devices=1,2,4,8
 
 The second splits a CPU into devices, one process for each number: it shows that the losses are the same, not speed.
 `benchmarks/full_size.py` makes networks and records for the first where there are none. One JSON line a case. The
-floor beside it is arithmetic: 11.5 TFLOP for a five-frame sample of Audio2Exp at 256 px with the full-size networks, at
-the accelerator's dense bfloat16 ceiling.
+floor beside Audio2Exp's is arithmetic: 11.5 TFLOP for a five-frame sample at 256 px with the full-size networks, at the
+accelerator's dense bfloat16 ceiling.
 """
 
 import json
@@ -23,6 +24,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from ctjax import cli
+from ctjax.types import UserError
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "The recipe.")
@@ -31,6 +33,7 @@ flags.DEFINE_list("host_devices", [], "CPU device counts to run one after the ot
 flags.DEFINE_float("ceiling_tflops", 790.0, "Dense bfloat16 ceiling of one device, for the floor (790: one H200).")
 flags.mark_flag_as_required("config")
 
+TASKS = ("audio2exp", "sync_expert")
 TFLOP_PER_SAMPLE = 11.5  # Audio2Exp, five frames, 256 px, full-size networks
 
 
@@ -42,11 +45,17 @@ def measure() -> dict[str, object]:
     from ctjax.train import tasks
 
     recipe = tasks.read(FLAGS.config.to_dict())
+    if recipe.config.task not in TASKS:
+        raise UserError(
+            f"--config: a recipe of {recipe.config.task}; {' and '.join(TASKS)} are measured here, the renderer by "
+            "benchmarks/train_renderer.py"
+        )
+    is_audio2exp = recipe.config.task == "audio2exp"
     task, size = recipe.build(), recipe.config.loop.batch
     mesh = parallel.make_mesh()
     rows = parallel.rows_of_process(mesh, size)
     everywhere = parallel.replicated(mesh)
-    state = jax.jit(task.init, out_shardings=everywhere)(jax.random.key(0))
+    state = parallel.replicate(mesh, task.init(jax.random.key(0)))  # not jitted: bundles would be compiled in
     frozen = parallel.replicate(mesh, task.frozen)
     data = iter(task.training_data(rows))
     batch = parallel.place_batch(mesh, next(data))
@@ -54,7 +63,7 @@ def measure() -> dict[str, object]:
     whole = jax.jit(task.step, donate_argnums=0, out_shardings=(everywhere, everywhere)).lower(state, frozen, batch)
     with ThreadPoolExecutor() as pool:
         compiling = pool.submit(whole.compile)
-        parts = terms(task, state["params"], frozen, batch) if recipe.config.task == "audio2exp" else {}
+        parts = terms(task, state["params"], frozen, batch) if is_audio2exp else {}
         compiled = dict(zip(parts, pool.map(lambda part: part.compile(), parts.values()), strict=True))
         step = compiling.result()
     compile_s = time.perf_counter() - begin
@@ -73,7 +82,7 @@ def measure() -> dict[str, object]:
         "compile_s": compile_s,
         "step_s": step_s,
         "samples_per_s": size / step_s,
-        "floor_samples_per_s": mesh.size * FLAGS.ceiling_tflops / TFLOP_PER_SAMPLE,
+        **({"floor_samples_per_s": mesh.size * FLAGS.ceiling_tflops / TFLOP_PER_SAMPLE} if is_audio2exp else {}),
         "samples_per_s_with_data": size / fed_s,
         "data_wait_share": waited.seconds / (fed_s * FLAGS.steps),
         "pipeline_alone_samples_per_s": pipeline,

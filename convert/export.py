@@ -15,19 +15,25 @@ from convert import write_torch
 from convert.rules import apply, invert, keys_for
 from ctjax.config import from_mapping
 from ctjax.render.dense_motion import DenseMotionConfig
+from ctjax.render.generator import GeneratorConfig, SpadeDecoderConfig
+from ctjax.render.head_estimator import HeadEstimatorConfig
 from ctjax.render.renderer import RendererConfig
 from ctjax.types import UserError
 from ctjax.weights import Bundle, leaves, open_bundle
 
+MIDDLE_BLOCKS = (2, 6)  # G_mid_full off and on (ControlTalk modules/generator.py:120, 204)
+
 
 class NotInReference(UserError):
-    """A network with parts that the reference's code does not have."""
+    """A network that the reference's code does not have: with parts of ours, or with widths that are literals there."""
 
 
 def export(bundle: pathlib.Path, output: pathlib.Path, *, overwrite: bool = False) -> str:
     """Writes `bundle` to the file `output` and says what was written. Raises `UserError` (`NotInReference` where there
     is no such file)."""
     opened = open_bundle(bundle)
+    if opened.network == "facevid2vid":
+        check_known(from_mapping(RendererConfig, opened.config), bundle)
     tree = reference_tree(opened, bundle)
     if output.is_dir():
         raise UserError(f"{output}: is a folder, the export is a file")
@@ -44,7 +50,6 @@ def reference_tree(opened: Bundle, name: pathlib.Path) -> dict[str, Any]:
     if opened.network == "facevid2vid":
         from convert.sadtalker import TABLES
 
-        _check_known(opened.config, name)
         return {part: _state_dict(TABLES[part], params) for part, params in opened.params.items()}
     if opened.network == "audio2exp":
         from convert.audio2exp import TABLE
@@ -55,18 +60,28 @@ def reference_tree(opened: Bundle, name: pathlib.Path) -> dict[str, Any]:
     )
 
 
-def _check_known(config: Mapping[str, Any], name: pathlib.Path) -> None:
-    """Raises `NotInReference` for a renderer that the reference's code could not run."""
-    renderer = from_mapping(RendererConfig, config)
-    generator, head = renderer.generator, renderer.he_estimator
-    ours = {
-        "generator.copy_source": generator.copy_source,
-        "generator.painter": generator.painter > 0,
-        "generator.dense_motion.mask_kernel": generator.dense_motion.mask_kernel != DenseMotionConfig().mask_kernel,
-        "he_estimator.scale_factor": head is not None and head.scale_factor != 1,
-    }
-    if found := [setting for setting, used in ours.items() if used]:
-        raise NotInReference(f"{name}: {', '.join(found)} is ours: the reference's code could not run such a renderer")
+def check_known(renderer: RendererConfig, name: pathlib.Path) -> None:
+    """Raises `NotInReference` for a renderer that the reference's code could not build, whatever its yaml says."""
+    literals: list[tuple[str, Any, Any, tuple[str, ...]]] = [
+        ("generator", renderer.generator, GeneratorConfig(), ("copy_source", "painter")),
+        ("generator.dense_motion", renderer.generator.dense_motion, DenseMotionConfig(), ("mask_kernel",)),
+        ("generator.spade", renderer.generator.spade, SpadeDecoderConfig(), ("ic", "oc", "label_nc", "hidden")),
+        ("he_estimator", renderer.he_estimator, HeadEstimatorConfig(), ("widths", "bottlenecks", "scale_factor")),
+    ]
+    others = [
+        f"{part}.{field}"
+        for part, ours, theirs, fields in literals
+        for field in fields
+        if ours is not None and getattr(ours, field) != getattr(theirs, field)
+    ]
+    spade = renderer.generator.spade
+    if spade is not None and spade.middle_blocks not in MIDDLE_BLOCKS:
+        others.append("generator.spade.middle_blocks")
+    if others:
+        raise NotInReference(
+            f"{name}: the reference's code cannot load this renderer: {', '.join(others)} differ from what is fixed "
+            "there"
+        )
 
 
 def _state_dict(table: Any, params: Mapping[Any, Any]) -> dict[str, np.ndarray]:

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ctjax.losses import equivariance, gan, pose_prior
-from ctjax.losses.discriminator import Discriminator, inner_maps, predictions, stack_clips
+from ctjax.losses.discriminator import Discriminator, Verdict, inner_maps, predictions, stack_clips
 from ctjax.losses.equivariance import Warp, WarpConfig
 from ctjax.losses.keypoint_prior import keypoint_prior
 from ctjax.losses.landmark import landmark, lips, turned
 from ctjax.losses.mouth import inner_mouth_pixel, mouth_pixel
 from ctjax.losses.perceptual import mean_per_example, perceptual
-from ctjax.losses.vgg19 import Vgg19
+from ctjax.losses.vgg19 import CONVOLUTIONS_PER_BLOCK, Vgg19
 from ctjax.types import HeadPose
 
 Terms = dict[str, Float[Array, " b"]]
@@ -53,13 +53,19 @@ class LossWeights:
     lips: float = 0.0
     turned: float = 0.0
 
+    def __post_init__(self) -> None:
+        if len(self.perceptual) != (layers := len(CONVOLUTIONS_PER_BLOCK)):
+            raise ValueError(f"perceptual has {len(self.perceptual)} weights, VGG-19 gives {layers} layers")
+
     @property
     def looks_at_pictures(self) -> bool:
         """Whether any term needs the generator's picture; keypoints and poses are learned without."""
         mouth = (self.mouth_pixel, self.mouth_drawn, self.inner_mouth)
-        return any(
-            (*self.perceptual, *self.feature_matching, *mouth, self.generator_gan, self.discriminator_gan, self.pixel)
-        )
+        return self.asks_discriminator or any((*self.perceptual, *mouth, self.pixel))
+
+    @property
+    def asks_discriminator(self) -> bool:
+        return any((self.generator_gan, self.discriminator_gan, *self.feature_matching))
 
     @property
     def needs_landmarks(self) -> bool:
@@ -78,9 +84,23 @@ class RendererLossConfig:
     warp: WarpConfig = field(default_factory=WarpConfig)
     clip_length: int = 1
 
+    def __post_init__(self) -> None:
+        check_scales("perceptual_scales", self.perceptual_scales)
+
     @property
     def needs_warp(self) -> bool:
         return self.weights.equivariance_value != 0 or self.weights.equivariance_jacobian != 0
+
+
+def takes_every_nth(scale: float) -> bool:
+    """Whether pictures can be scaled by `scale`, which is done by taking every n-th pixel: it must be 1 / n."""
+    return 0 < scale <= 1 and (1 / scale).is_integer()
+
+
+def check_scales(name: str, scales: Sequence[float]) -> None:
+    """Raises ValueError for an image pyramid that cannot be built."""
+    if not scales or not all(map(takes_every_nth, scales)):
+        raise ValueError(f"{name} must be some of 1, 1/2, 1/3, 1/4 and so on, not {tuple(scales)}")
 
 
 class Posed(NamedTuple):
@@ -91,10 +111,10 @@ class Posed(NamedTuple):
 
 
 class Reconstruction(NamedTuple):
-    """What the losses look at. prediction_01, driving_01: "b h w 3", the first None where nothing was drawn; drawn_01:
-    the prediction before the source was blended in; pose: estimated on the driving frames; source, driving, warped:
-    keypoints of the source and driving frames, and of the latter under `warp` (None without equivariance); turned:
-    keypoints "b k 3" of the source in the driving frame's pose, its own expression kept."""
+    """What the losses look at, all of it float32 at least. prediction_01, driving_01: "b h w 3", the first None where
+    nothing was drawn; drawn_01: the prediction before the source was blended in; pose: estimated on the driving frames;
+    source, driving, warped: keypoints of the source and driving frames, and of the latter under `warp` (None without
+    equivariance); turned: keypoints "b k 3" of the source in the driving frame's pose, its own expression kept."""
 
     prediction_01: Float[Array, "b h w 3"] | None
     driving_01: Float[Array, "b h w 3"]
@@ -165,7 +185,7 @@ def _adversarial(made: Reconstruction, config: RendererLossConfig, discriminator
     terms: Terms = {}
     fake = discriminator(judged(made.prediction_01, config))
     if weights.generator_gan:
-        adversarial = gan.generator_loss(predictions(fake), mode=config.gan_mode, mouth=config.mouth)
+        adversarial = gan.generator_loss(_scores(fake), mode=config.gan_mode, mouth=config.mouth)
         terms["generator_gan"] = weights.generator_gan * adversarial
     if any(weights.feature_matching):
         real = jax.lax.stop_gradient(inner_maps(discriminator(judged(made.driving_01, config))))
@@ -175,17 +195,17 @@ def _adversarial(made: Reconstruction, config: RendererLossConfig, discriminator
     return terms
 
 
+def _scores(verdicts: Sequence[Verdict]) -> list[Float[Array, "b _ _ 1"]]:
+    """What the discriminator says, in float32 at least: its losses are as exact as its answer."""
+    return [maps.astype(jnp.promote_types(maps.dtype, jnp.float32)) for maps in predictions(verdicts)]
+
+
 def _equivariance(made: Reconstruction, weights: LossWeights) -> Terms:
     terms: Terms = {}
     if weights.equivariance_value:
         value = equivariance.equivariance_value(made.warp, made.driving.keypoints, made.warped.keypoints)
         terms["equivariance_value"] = weights.equivariance_value * value
     if weights.equivariance_jacobian:
-        if made.driving.jacobian is None:
-            raise ValueError(
-                "equivariance_jacobian has a weight, but the keypoint detector estimates no Jacobians: set its "
-                "estimate_jacobian, or the weight to 0"
-            )
         terms["equivariance_jacobian"] = weights.equivariance_jacobian * equivariance.equivariance_jacobian(
             made.warp, made.driving.jacobian, made.warped.jacobian, made.warped.keypoints
         )
@@ -202,7 +222,7 @@ def discriminator_terms(
     """The discriminator's side; `prediction_01` is taken as it is, without a gradient into the renderer."""
     fake = discriminator(jax.lax.stop_gradient(judged(prediction_01, config)))
     real = discriminator(judged(driving_01, config))
-    loss = gan.discriminator_loss(predictions(real), predictions(fake), mode=config.gan_mode, mouth=config.mouth)
+    loss = gan.discriminator_loss(_scores(real), _scores(fake), mode=config.gan_mode, mouth=config.mouth)
     return {"discriminator_gan": config.weights.discriminator_gan * loss}
 
 

@@ -112,8 +112,10 @@ class Audio2ExpTask:
             self.records.require(hubert=weights.fingerprint(weights.read_manifest(config.hubert, "hubert")))
         renderer = frozen_networks.open_renderer(config.renderer, config.compute)
         self.expert, expert = frozen_networks.open_expert(config.expert.bundle)
-        self._check_expert(expert)
+        whole_renderer = weights.fingerprint(weights.read_manifest(config.renderer))
+        self._check_expert(expert, whole_renderer)
         self.records.require(hubert=expert.provenance.get("hubert"), renderer=renderer.fingerprint)
+        self.fingerprints = {"renderer": whole_renderer, "expert.bundle": expert.fingerprint}
         self.renderer = renderer.network
         if config.frames < self.expert.frames:
             raise UserError(f"frames is {config.frames}, the sync expert needs at least {self.expert.frames}")
@@ -132,17 +134,18 @@ class Audio2ExpTask:
         if config.vgg19:
             opened = frozen_networks.open_vgg19(config.vgg19, config.compute)
             self.vgg, self.frozen["vgg19"] = opened.network, opened.params
+            self.fingerprints["vgg19"] = opened.fingerprint
         self._clips = self.records.of_split(config.split, min_frames=config.frames)
         self._held_out = self.records.of_split(config.held_out, min_frames=config.frames)
 
-    def _check_expert(self, expert: frozen_networks.Frozen) -> None:
+    def _check_expert(self, expert: frozen_networks.Frozen, renderer: str) -> None:
         choice = self.config.expert
         if not choice.unchecked:
             sync_report.check_report(
                 expert.provenance,
                 path=choice.bundle,
                 least=choice.least_rank1,
-                reconstructed_by=weights.fingerprint(weights.read_manifest(self.config.renderer)),
+                reconstructed_by=renderer,
             )
 
     def _first_audio2exp(self, expert: frozen_networks.Frozen) -> tuple[Any, dict[str, Any]]:
@@ -152,6 +155,7 @@ class Audio2ExpTask:
             opened = frozen_networks.open_audio2exp(self.config.audio2exp)
             self.records.require(hubert=opened.provenance.get(HUBERT))
             network, params = opened.network, dict(opened.params)
+            self.fingerprints["audio2exp"] = opened.fingerprint
         elif self.expert.hears == HUBERT:
             network = animate.Audio2Exp(dataclasses.replace(expert.network.config.audio, num_kp=keypoints))
             params = {"audio_encoder": expert.params["audio_encoder"], "out_fc": _zeros(network.abstract["out_fc"])}

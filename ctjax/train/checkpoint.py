@@ -129,8 +129,9 @@ class Checkpoints:
         """The newest sound checkpoint, with `data` moved to its position; None if the run has made none yet.
 
         `abstract`: the state as `jax.eval_shape` gives it. config: the run's, as `save` takes it. Raises `UserError` if
-        the checkpoint belongs to another network, optimizer, number of processes or of reading workers, if it cannot
-        be read for a reason that is not its own, and if none is sound, now or when the run was last started.
+        the checkpoint belongs to another network, optimizer, number of processes or of reading workers, or to bundles
+        with other weights (config["fingerprints"]), if it cannot be read for a reason that is not its own, and if none
+        is sound, now or when the run was last started.
         """
         damaged: list[tuple[int, str]] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -212,6 +213,13 @@ class Checkpoints:
                 f"the checkpoint of step {step} in {self._folder.parent} was saved with reading.workers={workers} "
                 f"and keeps a data position for each; this run has {wanted}: set it as before"
             )
+        for name, now in config.get("fingerprints", {}).items():
+            before = about["config"].get("fingerprints", {}).get(name, now)
+            if before != now:
+                raise UserError(
+                    f"the checkpoint of step {step} in {self._folder.parent} was made with other weights of "
+                    f"config.{name} ({before[:12]}, now {now[:12]}): bring those back, or start in a new folder"
+                )
         host = ocp.StandardCheckpointHandler().restore(folder / "state", args=ocp.args.StandardRestore(expected))
         wrong = [path for path, entry in _describe(host).items() if entry != about["arrays"][path]]
         if wrong:

@@ -179,6 +179,9 @@ def run(
 
     `about`: the run's whole configuration, JSON-able, kept with every checkpoint. Raises `UserError` for a folder
     that cannot be used, a batch that does not divide, a checkpoint of another network, and a loss that is not finite.
+
+    With `about` are kept the `fingerprints` of a task that has them, {field of the configuration: SHA-256 of the bundle
+    it names}: a checkpoint made with other weights is refused, since the path alone does not tell.
     """
     mesh = parallel.make_mesh() if mesh is None else mesh
     folder = pathlib.Path(folder).absolute()
@@ -186,7 +189,9 @@ def run(
     key = jax.random.key(config.seed)
     abstract = jax.eval_shape(task.init, key)
     checkpoint.prepare_folder(folder, state_bytes=_bytes(abstract), keep=config.keep)
-    about = about or {}
+    about = {**(about or {})}
+    if fingerprints := getattr(task, "fingerprints", None):
+        about["fingerprints"] = fingerprints
     data = iter(task.training_data(rows))
     with checkpoint.Checkpoints(folder, keep=config.keep) as checkpoints:
         restored = checkpoints.restore(abstract, data, about)

@@ -67,6 +67,9 @@ class PhonemeTraining:
     reading: ReadingConfig = field(default_factory=ReadingConfig)
 
     def __post_init__(self) -> None:
+        for name in ("sentences", "held_out_sentences", "steps_per_example", "evaluation_batches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         self.optimizer.check_parts(self.loop.batch)
 
 
@@ -138,14 +141,13 @@ class PhonemeTask:
 
     def pictures(self, current: State, frozen: Any, batch: Batch, path: MediaFolder) -> dict[str, np.ndarray]:
         """Phonemes over time, one below the other for the first examples: the labels above what is heard."""
-        chance = parallel.fetch(
-            jax.jit(lambda p, w: jax.nn.softmax(self._logits(p, w)))(current["params"], batch["waveform"])
-        )
+        heard = jax.jit(lambda params, waveform: jax.nn.softmax(self._logits(params, waveform)))
+        chance = parallel.fetch(heard(state.averaged(current), batch["waveform"]))
         labels = parallel.fetch(batch["labels"])
         rows = []
-        for heard, spoken in zip(chance[:4], labels[:4], strict=True):
+        for guessed, spoken in zip(chance[:4], labels[:4], strict=True):
             truth = np.eye(len(SYMBOLS))[spoken]
-            rows += [truth.T, np.ones((2, len(spoken))), heard.T, np.zeros((4, len(spoken)))]
+            rows += [truth.T, np.ones((2, len(spoken))), guessed.T, np.zeros((4, len(spoken)))]
         gray = np.round(255 * np.clip(np.concatenate(rows), 0, 1)).astype(np.uint8)
         return {"phonemes": np.repeat(np.repeat(gray, 2, 0), 4, 1)[..., None].repeat(3, -1)}
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+import math
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,7 +28,7 @@ from ctjax.losses import discriminator, hopenet, vgg19
 from ctjax.losses.discriminator import DiscriminatorConfig
 from ctjax.losses.hopenet import HopenetConfig
 from ctjax.losses.landmark import LIP_PAIRS, drawn_to
-from ctjax.losses.renderer_total import RendererLossConfig
+from ctjax.losses.renderer_total import RendererLossConfig, takes_every_nth
 from ctjax.losses.vgg19 import Vgg19Config
 from ctjax.motion.keypoints import transform_jacobians, transform_keypoints
 from ctjax.nn.module import Network
@@ -48,6 +51,7 @@ Batch = Mapping[str, Any]
 UNTRAINED = "untrained"
 UNTRAINED_SEED = 19
 PICTURE_ROWS = 4
+MOUTH_CELLS = 4  # that a map needs across to have a mouth; see ctjax.losses.gan.mouth_region
 SPATIAL_UNIT = 4  # the generator's features are a quarter of the picture; see Renderer.encode_source
 
 
@@ -104,6 +108,12 @@ class RendererTraining:
                 "drawn_by, closing, or a weight of losses.weights.landmark, lips, mouth_pixel, mouth_drawn or "
                 "inner_mouth, asks for landmarks, but a folder of crops knows none: use records"
             )
+        if self.size < 0:
+            raise ValueError(f"size is a side in pixels, or 0 for the pictures' own, not {self.size}")
+        if self.held_out_frames < 1:
+            raise ValueError(f"held_out_frames must be at least 1, not {self.held_out_frames}")
+        if not takes_every_nth(self.start_scale):
+            raise ValueError(f"start_scale must be 1, 1/2, 1/3, 1/4 and so on, not {self.start_scale}")
         if self.start_scale != 1 and not self.start:
             raise ValueError("start_scale changes what the estimators of `start` see, but there is no start")
         if self.freeze and not self.start:
@@ -113,41 +123,54 @@ class RendererTraining:
 
 
 class RendererTask:
-    """A `loop.Task`."""
+    """A `loop.Task`. fingerprints: of the bundles that were opened, by the field of the configuration that names them:
+    a bundle may be written anew under its path while the run goes on."""
 
     eager_init = True
 
     def __init__(self, config: RendererTraining):
         self.clips: Clips = RecordSet(config.records) if config.records else CropFolder(config.crops)
         self.frozen: dict[str, Any] = {}
-        update = self._open_networks(config)
+        self.fingerprints: dict[str, str] = {}
         self.config = config
+        try:
+            self.update = RendererUpdate(self._open_networks(config))
+        except ValueError as error:  # of networks and losses that do not fit together
+            raise UserError(f"the config does not fit: {error}") from error
         self.size = config.size or self.clips.image_size
-        self.update = RendererUpdate(update)
         if self._start:
             self.frozen["renderer"] = self.update.split(self._start["renderer"])[2] if "renderer" in self._start else {}
         self._check(config)
         self._train = self.clips.of_split(config.split, min_frames=2)
-        self._held_out = self.clips.of_split(config.held_out, min_frames=2)
+        held_out = self.clips.of_split(config.held_out, min_frames=2)
+        self._held_out = held_out[_in_turn(self._persons(held_out))]
+
+    def _persons(self, clips: Iterable[int]) -> list[str]:
+        return [self.clips.clips[number].person for number in clips]
 
     def _open_networks(self, config: RendererTraining) -> RendererUpdateConfig:
         """Fills `frozen` and `_start` from bundles; the update's configuration with the architectures found there."""
         self._start: dict[str, Any] = {}
         renderer, judge, vgg, pose = config.renderer, config.discriminator, config.vgg19_model, HopenetConfig()
         if config.start:
-            renderer, params = _open(config.start, "facevid2vid", RendererConfig, Renderer)
+            renderer, params = self._open("start", "facevid2vid", RendererConfig, Renderer)
+            if renderer.he_estimator is None:
+                raise UserError(
+                    f"{config.start}: this renderer has no he_estimator, whose poses training looks at: convert it "
+                    "with one (python -m convert sadtalker ... --he_estimator=FILE)"
+                )
             renderer, self._start["renderer"] = _seen_at(renderer, params, config.start_scale)
         if config.start_discriminator:
-            judge, self._start["discriminator"] = _open(
-                config.start_discriminator, "discriminator", DiscriminatorConfig, discriminator.network
+            judge, self._start["discriminator"] = self._open(
+                "start_discriminator", "discriminator", DiscriminatorConfig, discriminator.network
             )
         if any(config.losses.weights.perceptual):
             if config.vgg19 == UNTRAINED:
                 self.frozen["vgg19"] = vgg19.untrained(vgg, UNTRAINED_SEED)
             elif config.vgg19:
-                vgg, self.frozen["vgg19"] = _open(config.vgg19, "vgg19", Vgg19Config, vgg19.network)
+                vgg, self.frozen["vgg19"] = self._open("vgg19", "vgg19", Vgg19Config, vgg19.network)
         if config.hopenet and config.poses == "none":
-            pose, self.frozen["hopenet"] = _open(config.hopenet, "hopenet", HopenetConfig, hopenet.network)
+            pose, self.frozen["hopenet"] = self._open("hopenet", "hopenet", HopenetConfig, hopenet.network)
         return RendererUpdateConfig(
             renderer=renderer,
             discriminator=judge,
@@ -162,6 +185,16 @@ class RendererTask:
             remat=config.remat,
         )
 
+    def _open(self, field: str, name: str, config_type: type, build: Any) -> tuple[Any, Any]:
+        """Configuration and parameters of the bundle of network `name` that `field` of the configuration names."""
+        path = getattr(self.config, field)
+        manifest = weights.read_manifest(path, name)
+        config = configs.from_mapping(config_type, manifest["config"])
+        network: Network = build(config)
+        opened = weights.open_bundle(path, network=name, abstract=network.abstract)
+        self.fingerprints[field] = weights.fingerprint(opened.manifest)
+        return config, opened.params
+
     def _check(self, config: RendererTraining) -> None:
         """Fails before any work where the losses lack a network or the pictures do not fit."""
         self.update.check_frozen(self.frozen, known_poses=config.poses != "none")
@@ -171,6 +204,19 @@ class RendererTask:
             raise UserError(
                 f"the pictures have {self.size} px, this renderer takes multiples of {unit}: prepare them "
                 "at another size, or lower num_blocks of dense_motion and kp_detector"
+            )
+        losses, judge = config.losses, self.update.config.discriminator
+        smallest = min(losses.perceptual_scales)
+        if any(losses.weights.perceptual) and (side := math.ceil(self.size * smallest)) < vgg19.MIN_SIDE:
+            raise UserError(
+                f"losses.perceptual_scales: {smallest:g} of {self.size} px leaves {side}, VGG-19 needs "
+                f"{vgg19.MIN_SIDE}: leave that scale out, or take larger pictures"
+            )
+        cells, least = _last_map(judge, self.size), MOUTH_CELLS if losses.mouth else 1
+        if losses.weights.asks_discriminator and cells < least:
+            raise UserError(
+                f"the discriminator's last map of {self.size} px is {max(cells, 0)} cells wide, its losses need "
+                f"{least}: lower discriminator.num_blocks, leave its smallest scale out, or take larger pictures"
             )
 
     # --- the loop's questions ---
@@ -199,9 +245,10 @@ class RendererTask:
     def evaluation_data(self, rows: parallel.Rows) -> Iterable[Batch]:
         config = self.config
         pairs = HeldOutPairs(self.clips, self._held_out, per_clip=config.held_out_frames, **self._asked)
-        examples = np.arange(len(self._held_out) * config.held_out_frames)
-        stream = transforms.in_order(examples, pairs, 0)
-        return pipeline.first_batches(stream, rows, -(-len(examples) // rows.batch))
+        # a pair of each clip, then another of each: so the first batch, which is drawn, shows many persons
+        examples = np.arange(len(self._held_out) * config.held_out_frames).reshape(-1, config.held_out_frames).T
+        stream = grain.MapDataset.source(examples.reshape(-1).tolist()).seed(0).repeat().random_map(pairs)
+        return pipeline.first_batches(stream, rows, -(-examples.size // rows.batch))
 
     def evaluate(self, state: State, frozen: Any, batches: Iterable[Batch]) -> dict[str, float]:
         """Means over the held-out pairs; see `_compare` for the figures."""
@@ -257,15 +304,16 @@ class RendererTask:
     def pictures(self, state: State, frozen: Any, batch: Batch, path: MediaFolder) -> dict[str, np.ndarray]:
         """The sheet of `renderer_pictures`, of the first pairs."""
         params = self.update.renderer_params(state, frozen)
-        shown = parallel.fetch(self._show(params, batch))
+        others = _others(self._persons(parallel.fetch(batch["clip"])))
+        shown = parallel.fetch(self._show(params, batch, others))
         return {"pairs": sheet(Shown(*(None if part is None else part[:PICTURE_ROWS] for part in shown)))}
 
     @functools.cached_property
     def _show(self) -> Any:
-        def show(params: Any, batch: Batch) -> Shown:
+        def show(params: Any, batch: Batch, others: jax.Array) -> Shown:
             source, driving = images_01(batch)
             outcome = self.update.reconstruct(params, source, driving, None, train=False)
-            other = jnp.roll(driving, 1, axis=0)  # another clip's, as far as the batch has one
+            other = driving[others]
             model = self.update.bind(params, train=False)
             canonical = model.kp_detector(source)
             poses = [model.he_estimator(image).head_pose for image in (source, other)]
@@ -296,7 +344,7 @@ class RendererTask:
             return
         provenance = {"trained_by": "ctjax", "steps": int(state["step"]), "image_size": self.size}
         if self.config.start:
-            provenance["started_from"] = weights.read_manifest(self.config.start)["parameters"]["sha256"]
+            provenance["started_from"] = self.fingerprints["start"]
         network = self.update.config
         for name, kind, config, params in (
             ("renderer", "facevid2vid", network.renderer, renderer),
@@ -305,14 +353,6 @@ class RendererTask:
             weights.save_bundle(
                 folder / name, network=kind, config=config, params=params, provenance=provenance, overwrite=True
             )
-
-
-def _open(path: str, name: str, config_type: type, build: Any) -> tuple[Any, Any]:
-    """Configuration and parameters of the bundle of network `name` at `path`."""
-    manifest = weights.read_manifest(path, name)
-    config = configs.from_mapping(config_type, manifest["config"])
-    network: Network = build(config)
-    return config, weights.open_bundle(path, network=name, abstract=network.abstract).params
 
 
 def _seen_at(config: RendererConfig, params: Any, scale: float) -> tuple[RendererConfig, Any]:
@@ -329,6 +369,28 @@ def _seen_at(config: RendererConfig, params: Any, scale: float) -> tuple[Rendere
         kernel = low_pass_kernel(scaled[part].scale_factor, scaled[part].image_channel)
         params[part] = {**kept, "down": {"kernel": kernel}} if scaled[part].stride > 1 else kept
     return dataclasses.replace(config, **scaled), params
+
+
+def _last_map(judge: DiscriminatorConfig, size: int) -> int:
+    """How wide the smallest map is that the discriminator makes of pictures of `size` pixels."""
+    side = math.ceil(size * min(judge.scales))
+    for block in range(judge.num_blocks):
+        side -= discriminator.KERNEL - 1
+        side = side // 2 if block < judge.num_blocks - 1 else side
+    return side
+
+
+def _in_turn(names: Sequence[str]) -> np.ndarray:
+    """Positions of the names in an order that takes each of them once, then each once more, as far as there are."""
+    turns = defaultdict(itertools.count)
+    return np.argsort([next(turns[name]) for name in names], kind="stable")
+
+
+def _others(persons: Sequence[str]) -> np.ndarray:
+    """For each row the next one of another person, or simply the next one where there is none."""
+    rows = range(len(persons))
+    following = [[*rows[row + 1 :], *rows[: row + 1]] for row in rows]
+    return np.array([next((n for n in after if persons[n] != persons[after[-1]]), after[0]) for after in following])
 
 
 def _distance_px(a: jax.Array, b: jax.Array, size: int) -> jax.Array:

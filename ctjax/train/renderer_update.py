@@ -32,6 +32,7 @@ from ctjax.losses.renderer_total import (
     Posed,
     Reconstruction,
     RendererLossConfig,
+    check_scales,
     discriminator_terms,
     generator_terms,
     total,
@@ -63,12 +64,13 @@ def default_optimizer() -> OptimizerConfig:
 @dataclass(frozen=True)
 class RendererUpdateConfig:
     """freeze: dotted parts of the renderer that do not learn ("kp_detector", "generator.first"), nor move their
-    statistics. compute: dtype of the generator, the discriminator and VGG-19; keypoints, pose and every loss stay
-    float32. drawn_by: what the generator draws from in training, the estimated keypoints, or, in their places, the
-    landmarks that the landmark loss draws them to: small parts of a face are learned only if they lie where the
-    keypoints say, to the pixel. "driving_landmarks" leaves the source's as they are estimated, as they will be at
-    inference, so that the generator learns what they miss. remat: recompute activations in the backward pass to save
-    memory."""
+    statistics. compute: dtype of the generator, the discriminator and VGG-19, and of the pictures that the last two are
+    shown. Keypoints, pose and every loss stay float32, with one exception: VGG-19's features and the discriminator's
+    inner maps are subtracted in the dtype in which they come, and averaged in float32. drawn_by: what the generator
+    draws from in training, the estimated keypoints, or, in their places, the landmarks that the landmark loss draws
+    them to: small parts of a face are learned only if they lie where the keypoints say, to the pixel.
+    "driving_landmarks" leaves the source's as they are estimated, as they will be at inference, so that the generator
+    learns what they miss. remat: recompute activations in the backward pass to save memory."""
 
     renderer: RendererConfig = field(default_factory=RendererConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
@@ -87,6 +89,20 @@ class RendererUpdateConfig:
         return self.losses.weights.needs_landmarks or self.drawn_by != "estimates"
 
     def __post_init__(self) -> None:
+        weights = self.losses.weights
+        if self.renderer.he_estimator is None:
+            raise ValueError("renderer.he_estimator is None, but training looks at the poses that it estimates")
+        if weights.equivariance_jacobian and not self.renderer.kp_detector.estimate_jacobian:
+            raise ValueError(
+                "losses.weights.equivariance_jacobian has a weight, but the keypoint detector estimates no Jacobians: "
+                "set renderer.kp_detector.estimate_jacobian, or the weight to 0"
+            )
+        if any(weights.feature_matching) and len(weights.feature_matching) < self.discriminator.num_blocks:
+            raise ValueError(
+                f"losses.weights.feature_matching has {len(weights.feature_matching)} weights, the discriminator "
+                f"{self.discriminator.num_blocks} blocks: give one for each"
+            )
+        check_scales("discriminator.scales", self.discriminator.scales)
         channels = self.renderer.generator.image_channel * self.losses.clip_length
         if self.discriminator.channels != channels:
             raise ValueError(
@@ -95,7 +111,8 @@ class RendererUpdateConfig:
             )
         if self.optimizer.micro_batches != 1 or self.discriminator_optimizer.micro_batches != 1:
             raise ValueError(
-                "micro_batches: the renderer's batch norms need the whole batch at once; use remat instead"
+                "optimizer.micro_batches and discriminator_optimizer.micro_batches must be 1: the renderer's batch "
+                "norms need the whole batch at once; use remat instead"
             )
 
 
@@ -278,10 +295,10 @@ class RendererUpdate:
         outcome = self.reconstruct(params, source_01, driving_01, warp, train=train, draw=draw, landmarks=by)
         critic = self.discriminator.bind(self.cast(judge, self.discriminator_learns), train=train)
         terms = generator_terms(
-            self._in_compute_dtype(outcome.made),
+            outcome.made,
             self.config.losses,
             vgg=self._bind_vgg(frozen),
-            discriminator=critic,
+            discriminator=self._narrowing(critic),
             target_deg=self.known_pose(frozen, batch, driving_01) if self.config.losses.weights.head_pose else None,
             landmarks=landmarks,
             inner_mouth=batch[INNER_MOUTH_KEY] if self.config.losses.weights.inner_mouth else None,
@@ -301,23 +318,21 @@ class RendererUpdate:
         _, driving_01 = images_01(batch)
         params = self.cast(partition.merge(learned, statistics), self.discriminator_learns)
         critic = self.discriminator.bind(params, train=train)
-        if self.config.compute != "float32":
-            prediction_01, driving_01 = (x.astype(self.config.compute) for x in (prediction_01, driving_01))
-        terms = discriminator_terms(prediction_01, driving_01, self.config.losses, discriminator=critic)
+        judge = self._narrowing(critic)
+        terms = discriminator_terms(prediction_01, driving_01, self.config.losses, discriminator=judge)
         value, means = total(terms)
         return value, (means, self.discriminator.unbind(critic))
 
-    def _in_compute_dtype(self, made: Reconstruction) -> Reconstruction:
-        if self.config.compute == "float32" or made.prediction_01 is None:
-            return made
-        pictures = ("prediction_01", "driving_01", "drawn_01")
-        narrow = {name: getattr(made, name).astype(self.config.compute) for name in pictures}
-        return made._replace(**narrow)
+    def _narrowing(self, network: Callable[[Array], Any]) -> Callable[[Array], Any]:
+        """`network` behind a cast of its pictures to the computing dtype; all others see them as they are."""
+        if self.config.compute == "float32":
+            return network
+        return lambda image_01: network(image_01.astype(self.config.compute))
 
-    def _bind_vgg(self, frozen: Mapping[str, Any]) -> vgg19.Vgg19 | None:
+    def _bind_vgg(self, frozen: Mapping[str, Any]) -> Callable[[Array], Any] | None:
         if not any(self.config.losses.weights.perceptual):
             return None
-        vgg = self.vgg19.bind(self.cast(frozen["vgg19"], lambda path: True))
+        vgg = self._narrowing(self.vgg19.bind(self.cast(frozen["vgg19"], lambda path: True)))
         return jax.checkpoint(vgg) if self.config.remat else vgg
 
     # --- updates ---

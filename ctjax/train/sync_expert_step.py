@@ -124,11 +124,13 @@ class SyncExpertTask:
             config.held_out, min_frames=needed(config.model.frames, config.candidates, config.gap)
         )
         self.frozen: dict[str, Any] = {}
+        self.fingerprints = {"start": self._started_from} if config.start else {}
         self._renderer = None
         if config.renderer:
             opened = frozen_networks.open_renderer(config.renderer, config.compute)
             self.records.require(renderer=opened.fingerprint)
             self._renderer = opened.network
+            self.fingerprints["renderer"] = weights.fingerprint(weights.read_manifest(config.renderer))
             self.frozen["renderer"] = opened.params
         self._start_audio = self._open_audio_encoder()
 
@@ -211,6 +213,7 @@ class SyncExpertTask:
             return None
         opened = frozen_networks.open_audio2exp(self.config.audio_encoder)
         self.records.require(hubert=opened.provenance.get(HUBERT))
+        self.fingerprints["audio_encoder"] = opened.fingerprint
         if opened.network.config != self.config.model.audio:
             raise UserError(f"{self.config.audio_encoder}: its audio encoder differs from model.audio of the config")
         encoder = opened.params["audio_encoder"]
@@ -348,8 +351,8 @@ class SyncExpertTask:
             )
 
     def _renderers(self) -> dict[str, str]:
-        whole = weights.fingerprint(weights.read_manifest(self.config.renderer))
-        return {RENDERER: self.records.features[RENDERER], sync_report.RECONSTRUCTED_BY: whole}
+        made_by = self.fingerprints["renderer"]
+        return {RENDERER: self.records.features[RENDERER], sync_report.RECONSTRUCTED_BY: made_by}
 
     @staticmethod
     def _mesh_of(current: State) -> Any:

@@ -1,6 +1,8 @@
 """A bundle goes back to PyTorch as the file it came from."""
 
+import dataclasses
 import os
+import pathlib
 
 import checkpoints
 import jax
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from parity import record
 
-from convert import read_torch
+from convert import export, read_torch, write_torch
 from convert.__main__ import main
 from ctjax.config import from_mapping, to_mapping
 from ctjax.data import untrained
@@ -48,12 +50,17 @@ def current_umask():
     return mask
 
 
+def export_unchecked(bundle, output):
+    """As `export` writes it; small networks fill the files as the reference's full-size ones do."""
+    write_torch.save(export.reference_tree(open_bundle(bundle), bundle), output)
+
+
 def test_torch_loads_the_exported_renderer(tmp_path):
     """Every key that the reference's strict load wants, in one file that torch reads with weights_only."""
     torch = pytest.importorskip("torch")
     tree = checkpoints.controltalk_renderer()
     run("facevid2vid", checkpoints.save_zip(tree, tmp_path / "in.pth.tar"), "--output", tmp_path / "bundle")
-    run("export", tmp_path / "bundle", "--output", tmp_path / "out.pth.tar")
+    export_unchecked(tmp_path / "bundle", tmp_path / "out.pth.tar")
     loaded = torch.load(tmp_path / "out.pth.tar", weights_only=True)
     assert set(loaded) == {"generator", "kp_detector", "he_estimator"}
     for part, state in loaded.items():
@@ -70,7 +77,7 @@ def test_sadtalkers_renderer_with_its_mapping_network_comes_back(tmp_path):
     renderer = checkpoints.save_zip(flat, tmp_path / "SadTalker_V0.0.2_512.safetensors.pt")
     mapping = checkpoints.save_zip({"mapping": weights["mapping"], "epoch": 1}, tmp_path / "mapping.pth.tar")
     run("sadtalker", renderer, "--mapping", mapping, "--output", tmp_path / "bundle")
-    run("export", tmp_path / "bundle", "--output", tmp_path / "out.pth.tar")
+    export_unchecked(tmp_path / "bundle", tmp_path / "out.pth.tar")
     back = read_torch.load(tmp_path / "out.pth.tar")
     for part in ("generator", "kp_detector", "mapping"):
         assert_equal(back[part], weights[part])
@@ -104,22 +111,64 @@ def test_outputs_are_not_overwritten_unasked(tmp_path, capsys):
     assert sorted(os.listdir(tmp_path)) == ["bundle", "in.pt", "out.pt"]
 
 
+def changed(part, **fields):
+    """The reference's renderer, with other fields in one part."""
+    parts = part.split(".")
+    tree = to_mapping(RendererConfig())
+    node = tree
+    for name in parts:
+        node = node[name]
+    node |= fields
+    return from_mapping(RendererConfig, tree)
+
+
 @pytest.mark.parametrize(
-    "part, change, setting",
+    "part, field, value",
     [
-        ("generator", {"copy_source": True}, "generator.copy_source"),
-        ("generator", {"painter": 8}, "generator.painter"),
-        ("generator", {"dense_motion": {"mask_kernel": 3}}, "dense_motion.mask_kernel"),
-        ("he_estimator", {"scale_factor": 0.5}, "he_estimator.scale_factor"),
+        ("generator", "copy_source", True),
+        ("generator", "painter", 8),
+        ("generator.dense_motion", "mask_kernel", 3),
+        ("generator.spade", "ic", 32),
+        ("generator.spade", "oc", 8),
+        ("generator.spade", "label_nc", 32),
+        ("generator.spade", "hidden", 16),
+        ("generator.spade", "middle_blocks", 1),
+        ("he_estimator", "widths", (8, 16)),
+        ("he_estimator", "bottlenecks", (1, 1)),
+        ("he_estimator", "scale_factor", 0.5),
     ],
 )
-def test_what_the_reference_does_not_have_is_not_exported(tmp_path, capsys, part, change, setting):
-    whole = to_mapping(untrained.RENDERER)
-    for name, value in change.items():
-        whole[part][name] = whole[part][name] | value if isinstance(value, dict) else value
-    renderer = Renderer(from_mapping(RendererConfig, whole))
-    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), renderer.abstract)
-    save_bundle(tmp_path / "bundle", network="facevid2vid", config=renderer.config, params=params)
-    assert main(["export", str(tmp_path / "bundle"), "--output", str(tmp_path / "out.pth.tar")]) == 1
-    assert setting in capsys.readouterr().err
-    assert not (tmp_path / "out.pth.tar").exists()
+def test_what_the_reference_cannot_build_is_not_exported(part, field, value):
+    with pytest.raises(export.NotInReference, match=f"^bundle: .*load this renderer: {part}.{field} differ"):
+        export.check_known(changed(part, **{field: value}), pathlib.Path("bundle"))
+
+
+@pytest.mark.parametrize(
+    "renderer",
+    [
+        RendererConfig(),
+        changed("generator.spade", middle_blocks=2),
+        changed("generator", spade=None, num_resblocks=2, block_expansion=8),
+        changed("kp_detector", num_blocks=2, scale_factor=0.5),
+        dataclasses.replace(RendererConfig(), he_estimator=None),
+    ],
+)
+def test_what_its_yaml_can_say_is(renderer):
+    export.check_known(renderer, pathlib.Path("bundle"))
+
+
+def bundle_of(renderer, folder):
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), Renderer(renderer).abstract)
+    save_bundle(folder, network="facevid2vid", config=renderer, params=params)
+
+
+def test_the_command_exports_the_one_and_refuses_the_other(tmp_path, capsys):
+    generator = dataclasses.replace(untrained.RENDERER.generator, spade=None)
+    known = dataclasses.replace(untrained.RENDERER, generator=generator, he_estimator=None)
+    bundle_of(known, tmp_path / "known")
+    run("export", tmp_path / "known", "--output", tmp_path / "known.pth.tar")
+    assert set(read_torch.load(tmp_path / "known.pth.tar")) == {"generator", "kp_detector"}
+    bundle_of(untrained.RENDERER, tmp_path / "small")
+    message = refused(capsys, "export", tmp_path / "small", "--output", tmp_path / "small.pth.tar")
+    assert "small: the reference's code cannot load this renderer: generator.spade.ic" in message
+    assert not (tmp_path / "small.pth.tar").exists()

@@ -1,5 +1,6 @@
 """The loop on a toy task: kills, stops, damage, disks, not-a-number, and one device against eight and two processes."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -205,6 +206,22 @@ def test_checkpoint_of_another_network_is_an_error_and_leaves_the_run_as_it_was(
         loop.run(ToyTask(width=32), settings, folder=tmp_path, about={"width": 32})
     assert saved_steps(tmp_path) == [2]
     assert json.loads((tmp_path / "config.json").read_text()) == {"width": 64}
+
+
+def test_a_run_goes_on_only_with_the_bundles_it_began_with(tmp_path):
+    """The paths in the configuration stay the same when a bundle is written anew."""
+    settings = loop.LoopConfig(steps=2, batch=16, evaluate_every=0, pictures_every=0)
+
+    def start(steps, **fingerprints):
+        task = ToyTask()
+        task.fingerprints = fingerprints
+        loop.run(task, dataclasses.replace(settings, steps=steps), folder=tmp_path, about={"vgg19": "bundles/vgg19"})
+
+    start(2, vgg19="a" * 64)
+    with pytest.raises(UserError, match=r"made with other weights of config\.vgg19 \(a{12}, now b{12}\): bring those"):
+        start(4, vgg19="b" * 64)
+    assert saved_steps(tmp_path) == [2]
+    start(4, vgg19="a" * 64, hopenet="c" * 64)  # one that is new was no part of it
 
 
 def test_not_finite_stops_with_the_batch_saved(tmp_path):

@@ -2,11 +2,14 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ctjax.data.synthetic.spoken import STRIDE
 from ctjax.features import hubert
+from ctjax.parallel import Rows
 from ctjax.train import loop
 from ctjax.train.loop import LoopConfig
 from ctjax.train.optim import OptimizerConfig
@@ -59,3 +62,23 @@ def test_tones_are_told_apart(run):
 
 def test_pictures_show_what_is_heard(run):
     assert list((run[2] / "pictures").rglob("*.png"))
+
+
+def test_pictures_show_the_average_that_is_measured_and_exported(run):
+    task, outcome, _ = run
+    batch = next(iter(task.evaluation_data(Rows(8, 0, 8))))
+    learned = outcome.state["params"]
+    nothing = jax.tree.map(jnp.zeros_like, learned)
+
+    def drawn(**state):
+        return task.pictures(state, {}, batch, None)["phonemes"]
+
+    averaged = drawn(params=nothing, ema=learned)
+    np.testing.assert_array_equal(averaged, drawn(params=learned))
+    assert not np.array_equal(averaged, drawn(params=nothing))
+
+
+@pytest.mark.parametrize("name", ["sentences", "held_out_sentences", "steps_per_example", "evaluation_batches"])
+def test_nothing_to_learn_from_or_to_measure_on_is_refused(name):
+    with pytest.raises(ValueError, match=f"^{name} must be at least 1, not 0"):
+        PhonemeTraining(corpus="c", **{name: 0})

@@ -13,13 +13,23 @@ import parity
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from ctjax import weights
+from ctjax import parallel, weights
+from ctjax.losses import discriminator
+from ctjax.losses.discriminator import DiscriminatorConfig, Verdict
 from ctjax.losses.landmark import LANDMARKS
-from ctjax.losses.renderer_total import LossWeights, Posed, RendererLossConfig
+from ctjax.losses.renderer_total import (
+    LossWeights,
+    Posed,
+    Reconstruction,
+    RendererLossConfig,
+    discriminator_terms,
+    generator_terms,
+)
 from ctjax.render.renderer import Renderer
-from ctjax.train import loop, metrics, partition
+from ctjax.train import loop, metrics, partition, renderer_step
+from ctjax.train.optim import OptimizerConfig
 from ctjax.train.renderer_step import RendererTask, RendererTraining
-from ctjax.train.renderer_update import RendererUpdate, _moved_to
+from ctjax.train.renderer_update import Outcome, RendererUpdate, _moved_to
 from ctjax.types import UserError
 
 HERE = pathlib.Path(__file__).parent
@@ -124,6 +134,72 @@ def test_half_precision_reaches_the_heavy_networks_and_nothing_that_is_kept(star
     assert jax.tree.map(lambda a: a.dtype, new) == jax.tree.map(lambda a: a.dtype, state)
     text = str(jax.make_jaxpr(update.step)(state, frozen, tiny.batch(0, 2)))
     assert text.count("bf16") > 1000
+
+
+def _convolved_in(function, *arguments) -> set[str]:
+    """The dtypes of what goes through convolutions."""
+    found = set()
+
+    def look(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "conv_general_dilated":
+                found.add(str(equation.invars[0].aval.dtype))
+            for inner in jaxprs_in_params(equation.params):
+                look(inner)
+
+    look(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return found
+
+
+def test_both_judges_look_in_half_precision(start):
+    update = RendererUpdate(tiny.update_config(compute="bfloat16"))
+    _, state, frozen = start
+    batch = tiny.batch(0, 2)
+    judge, picture = state["discriminator"], np.float32(batch["driving_u8"] / 255)
+    judging = (judge["params"], judge["statistics"], picture, batch)
+    assert _convolved_in(update.discriminator_objective, *judging) == {"bfloat16"}
+    assert _convolved_in(lambda image: update._bind_vgg(frozen)(image), picture) == {"bfloat16"}
+
+
+NO_TERM = LossWeights(
+    **{f.name: (0.0,) * n if (n := np.size(f.default)) > 1 else 0.0 for f in dataclasses.fields(LossWeights)}
+)
+
+
+def test_half_precision_compares_the_pictures_as_they_are(start, monkeypatch):
+    """A thousandth everywhere: between pictures rounded to bfloat16 it would be nothing here and a 128th there."""
+    asked = ("pixel", "mouth_pixel", "mouth_drawn", "inner_mouth")
+    losses = RendererLossConfig(weights=dataclasses.replace(NO_TERM, **dict.fromkeys(asked, 1.0)))
+    update = RendererUpdate(tiny.update_config(compute="bfloat16", losses=losses))
+    _, state, _ = start
+    batch = tiny.batch(0, 2)
+    landmarks = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 68, 2)).astype(np.float32)
+    batch |= {"source_landmarks": landmarks, "driving_landmarks": landmarks}
+    batch["driving_inner_mouth"] = np.ones((2, tiny.SIZE, tiny.SIZE), bool)
+    target = jnp.float32(batch["driving_u8"]) / 255
+    made = Reconstruction(target + 1e-3, target, None, None, None, drawn_01=target + 1e-3)
+    monkeypatch.setattr(update, "reconstruct", lambda *_, **__: Outcome(made, None, {}))
+    judge = update.discriminator_params(state)
+    _, (means, *_) = update.generator_objective(state["params"], state["statistics"], judge, {}, batch, None)
+    assert means.keys() == set(asked)
+    for name, value in means.items():
+        assert float(value) == pytest.approx(2e-3 if name == "inner_mouth" else 1e-3, rel=1e-3), name
+
+
+def test_what_the_discriminator_says_in_half_precision_is_taken_on_in_float32():
+    """A thousandth is lost beside 1 in bfloat16."""
+
+    def says(image_01):
+        return (Verdict((), image_01[..., :1].astype(jnp.bfloat16)),)
+
+    shape = (2, 8, 8, 3)
+    fake, real = jnp.full(shape, -0.5), jnp.full(shape, 1e-3)
+    config = RendererLossConfig(weights=dataclasses.replace(NO_TERM, generator_gan=1.0, discriminator_gan=1.0))
+    found = discriminator_terms(fake, real, config, discriminator=says)["discriminator_gan"]
+    np.testing.assert_allclose(found, 0.5 + (1 - 1e-3), rtol=1e-5)
+    made = Reconstruction(real, real, None, None, None)
+    found = generator_terms(made, config, vgg=None, discriminator=says, target_deg=None)["generator_gan"]
+    np.testing.assert_allclose(found, 1 - 1e-3, rtol=1e-5)
 
 
 def test_the_average_covers_the_norms_moments_and_nothing_that_has_a_length(start, after):
@@ -234,11 +310,102 @@ def test_pictures_of_two_sizes_are_refused(start):
         ({"records": ("a",), "closing": 1.5}, "closing is a share of the pairs"),
         ({"crops": ("b",), "freeze": ("kp_detector",)}, "no start"),
         ({"crops": ("b",), "losses": RendererLossConfig(clip_length=5)}, "make no clips"),
+        ({"crops": ("b",), "size": -64}, "size is a side in pixels"),
+        ({"crops": ("b",), "held_out_frames": 0}, "held_out_frames must be at least 1, not 0"),
+        *(
+            ({"crops": ("b",), "start": "s", "start_scale": scale}, f"start_scale must be 1, 1/2, .* not {scale}")
+            for scale in (0.0, -1.0, 2.0, 0.75)
+        ),
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         RendererTraining(**changes)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, 0.25, 1 / 3])
+def test_estimators_may_take_every_nth_pixel(scale):
+    assert RendererTraining(crops=("b",), start="s", start_scale=scale).start_scale == scale
+
+
+def test_losses_that_cannot_be_computed_are_refused():
+    with pytest.raises(ValueError, match="perceptual has 4 weights, VGG-19 gives 5 layers"):
+        LossWeights(perceptual=(1.0,) * 4)
+    for scales in ((), (1.0, 0.75), (2.0,), (0.0,)):
+        with pytest.raises(ValueError, match="perceptual_scales must be some of 1, 1/2, 1/3"):
+            RendererLossConfig(perceptual_scales=scales)
+
+
+def _trying(folder: pathlib.Path, **changes) -> RendererTraining:
+    """The tiny networks on pictures, with every loss that needs no known pose."""
+    tiny.write_crops(folder, clips=2, frames=2)
+    losses = dataclasses.replace(tiny.ALL_LOSSES, weights=LossWeights(head_pose=0.0))
+    config = RendererTraining(
+        crops=(str(folder),),
+        renderer=tiny.RENDERER,
+        discriminator=tiny.DISCRIMINATOR,
+        losses=losses,
+        vgg19="untrained",
+        vgg19_model=tiny.VGG,
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def _weighted(**changes) -> RendererLossConfig:
+    return dataclasses.replace(tiny.ALL_LOSSES, weights=LossWeights(head_pose=0.0, **changes))
+
+
+def _narrower_motion():
+    motion = dataclasses.replace(tiny.RENDERER.generator.dense_motion, feature_channel=4)
+    return dataclasses.replace(
+        tiny.RENDERER, generator=dataclasses.replace(tiny.RENDERER.generator, dense_motion=motion)
+    )
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"optimizer": OptimizerConfig(micro_batches=2)}, "does not fit: optimizer.micro_batches and .* must be 1"),
+        ({"discriminator": DiscriminatorConfig(channels=4)}, "does not fit: discriminator.channels is 4"),
+        ({"discriminator": DiscriminatorConfig(scales=(0.75,))}, "does not fit: discriminator.scales must be"),
+        ({"renderer": _narrower_motion()}, "does not fit: dense_motion.feature_channel is 4, must be 8"),
+        ({"renderer": dataclasses.replace(tiny.RENDERER, he_estimator=None)}, "does not fit: .*he_estimator is None"),
+        ({"losses": _weighted(equivariance_jacobian=1.0)}, "does not fit: .*kp_detector.estimate_jacobian"),
+        ({"losses": _weighted(feature_matching=(10.0,))}, "feature_matching has 1 weights, the discriminator 2 blocks"),
+        (
+            {"losses": dataclasses.replace(_weighted(), perceptual_scales=(1.0, 0.25))},
+            "perceptual_scales: 0.25 of 32 px leaves 8, VGG-19 needs 16",
+        ),
+        ({"discriminator": DiscriminatorConfig(num_blocks=4)}, "last map of 32 px is 0 cells wide, its losses need 4"),
+    ],
+)
+def test_networks_and_losses_that_do_not_fit_are_refused_before_any_work(tmp_path, changes, message):
+    config = _trying(tmp_path)
+    RendererTask(config)  # it is the change that is refused
+    with pytest.raises(UserError, match=message):
+        RendererTask(dataclasses.replace(config, **changes))
+
+
+@pytest.mark.parametrize(
+    "blocks, scales, size", [(2, (1.0, 0.5), 32), (3, (1.0,), 50), (4, (1.0,), 64), (1, (1.0,), 9)]
+)
+def test_the_discriminators_last_map_is_known_beforehand(blocks, scales, size):
+    config = DiscriminatorConfig(scales=scales, block_expansion=2, num_blocks=blocks)
+    network = discriminator.network(config)
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    verdicts = jax.eval_shape(lambda params, x: network.bind(params)(x), network.abstract, image)
+    assert min(v.prediction.shape[1] for v in verdicts) == renderer_step._last_map(config, size)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_a_start_without_a_head_estimator_is_named(tmp_path, scale):
+    """SadTalker's renderer has none unless it is converted with one."""
+    config = dataclasses.replace(tiny.RENDERER, he_estimator=None)
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), Renderer(config).abstract)
+    weights.save_bundle(tmp_path / "start", network="facevid2vid", config=config, params=params)
+    config = _trying(tmp_path / "crops", start=str(tmp_path / "start"), start_scale=scale)
+    with pytest.raises(UserError, match=f"{tmp_path}/start: this renderer has no he_estimator.*convert sadtalker"):
+        RendererTask(config)
 
 
 def test_pictures_that_the_renderer_cannot_take_are_refused(tmp_path):
@@ -296,12 +463,13 @@ def test_turned_keypoints_keep_their_own_expression(start):
 
 # --- it learns, through the loop, and what it learned can be used ---
 
-STEPS = 150
+STEPS = 200
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    crops, folder = tmp_path_factory.mktemp("crops"), tmp_path_factory.mktemp("run")
+    folder = tmp_path_factory.mktemp("run")
+    crops = folder / "blobs"  # by whose name clips are held out
     tiny.write_crops(crops, clips=60)
     rng = np.random.default_rng(0)
     renderer = tiny.drawn(RendererUpdate(tiny.update_config()).renderer.abstract, rng)
@@ -354,3 +522,44 @@ def test_the_export_is_the_trained_renderer(trained):
     jax.tree.map(np.testing.assert_array_equal, found.params, jax.tree.map(np.asarray, want))
     judge = weights.open_bundle(folder / "export" / "discriminator", network="discriminator")
     assert judge.config["num_blocks"] == tiny.DISCRIMINATOR.num_blocks
+
+
+def test_each_row_of_the_sheet_has_another_persons_motion(trained, monkeypatch):
+    """There are four pairs of each held-out clip; the first batch takes one of each clip before a second."""
+    task, outcome, _ = trained
+    mesh = parallel.make_mesh()
+    batch = next(iter(task.evaluation_data(parallel.rows_of_process(mesh, 8))))
+    drawn = []
+    monkeypatch.setattr(renderer_step, "sheet", drawn.append)
+    task.pictures(outcome.state, task.frozen, parallel.place_batch(mesh, batch), None)
+    (shown,) = drawn
+    clips = list(batch["clip"][: len(shown.other_01)])
+    assert len(set(clips)) == renderer_step.PICTURE_ROWS
+    for clip, other in zip(clips, shown.other_01, strict=True):
+        whose = [n for n, one in zip(batch["clip"], batch["driving_u8"], strict=True) if np.allclose(one / 255, other)]
+        assert whose and clip not in whose
+
+
+def test_all_held_out_pairs_are_looked_at(trained):
+    task, _, _ = trained
+    batches = list(task.evaluation_data(parallel.rows_of_process(parallel.make_mesh(), 8)))
+    pairs = np.concatenate([batch["pair"] for batch in batches])
+    assert set(pairs) == set(range(len(task._held_out) * task.config.held_out_frames))
+
+
+def test_persons_take_turns_and_stand_beside_another():
+    np.testing.assert_array_equal(renderer_step._in_turn(["a", "a", "b", "a", "c", "b"]), [0, 2, 4, 1, 5, 3])
+    np.testing.assert_array_equal(renderer_step._others(["a", "a", "b", "a"]), [2, 2, 3, 2])
+    np.testing.assert_array_equal(renderer_step._others(["a", "a", "a"]), [1, 2, 0])
+    np.testing.assert_array_equal(renderer_step._others(["a"]), [0])
+
+
+def test_the_export_names_the_start_that_was_read(trained, tmp_path):
+    """Whatever has been written under its path since."""
+    task, outcome, _ = trained
+    read = weights.read_manifest(task.config.start)["parameters"]["sha256"]
+    assert task.fingerprints == {"start": read}
+    params = tiny.drawn(task.update.renderer.abstract, np.random.default_rng(7))
+    weights.save_bundle(task.config.start, network="facevid2vid", config=tiny.RENDERER, params=params, overwrite=True)
+    task.export(outcome.state, task.frozen, tmp_path)
+    assert weights.read_manifest(tmp_path / "renderer")["provenance"]["started_from"] == read
