@@ -59,6 +59,7 @@ def test_silence_closes_a_mouth_that_was_filmed_open(mouth):
     assert mouth["aperture_silenced"] < 0.1 * mouth["aperture_before_silence"]
 
 
+@pytest.mark.full
 def test_frames_come_back_and_a_driving_clip_sets_the_pose(head, clips):
     renderer = demo_figures.Unedited(demo.bundle())
     shown = [demo_figures.pictures(head, renderer, clip) for clip in clips]

@@ -222,6 +222,7 @@ def test_one_compilation_serves_every_clip_of_a_size(head, media):
     assert compiled._cache_size() == before
 
 
+@pytest.mark.full
 def test_bfloat16_is_close_to_float32(bundle, head, media):
     half = TalkingHead.from_bundle(bundle, dtype="bfloat16")
     sources = {"source": media / "portrait.png", "audio": media / "speech.wav", "layout": "crop", "box": BOX}

@@ -63,7 +63,7 @@ def replay(name: str, formulation: Formulation) -> None:
     assert {"kp_canonical", "kp_source", "kp_driving", "mask", "prediction"} <= checked
 
 
-@pytest.mark.parametrize("formulation", ["direct", "cpu"])
+@pytest.mark.parametrize("formulation", [pytest.param("direct", marks=pytest.mark.full), "cpu"])
 def test_small_network(formulation):
     replay("facevid2vid_small", FORMULATIONS[formulation])
 
@@ -74,6 +74,7 @@ def test_small_network_in_other_formulations(formulation):
     replay("facevid2vid_small", FORMULATIONS[formulation])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_small_variants(variant):
     replay(f"facevid2vid_small_{variant}", FORMULATIONS["direct"])

@@ -193,6 +193,7 @@ def terms_of(world, batch, **changes):
     return lambda params: compiled(params, task.frozen)
 
 
+@pytest.mark.full
 def test_gradient_is_the_slope_and_remat_changes_nothing_and_bfloat16_little(world, batch):
     run = terms_of(world, batch)
     (_, plain), gradient = run(PARAMS)
@@ -215,6 +216,7 @@ def test_gradient_is_the_slope_and_remat_changes_nothing_and_bfloat16_little(wor
     np.testing.assert_allclose(plain["perceptual"], half["perceptual"], rtol=0.1)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["sync_expert", "wav2lip_syncnet"])
 def test_experts_that_hear_mel_teach_an_encoder_of_its_own(world, name, tmp_path):
     if name == "sync_expert":
@@ -425,6 +427,7 @@ def runs(world, tmp_path_factory):
     return folder
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("layout", ["eight", "two_processes"])
 @pytest.mark.parametrize("name", ["expert", "audio2exp"])
 def test_the_same_losses_on_any_number_of_devices_and_processes(runs, name, layout):

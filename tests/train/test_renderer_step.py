@@ -102,6 +102,7 @@ def test_the_average_lies_between_start_and_present(start, after):
     assert 0 < abs(average - begin).sum() < abs(now - begin).sum()
 
 
+@pytest.mark.full
 def test_eight_devices_do_what_one_does(after, tmp_path):
     """Batch statistics, losses, gradients and both updates are those of the whole batch."""
     eight = two_steps(8, tmp_path)
@@ -488,6 +489,7 @@ def trained(tmp_path_factory):
     return task, outcome, folder / "run"
 
 
+@pytest.mark.full
 def test_it_learns_to_move_blobs(trained):
     """On held-out clips the reconstruction is nearer to the driving frame than the source frame is, by 1 dB or more."""
     _, _, folder = trained
@@ -508,11 +510,13 @@ def test_it_learns_to_move_blobs(trained):
     }
 
 
+@pytest.mark.full
 def test_pictures_are_drawn(trained):
     _, _, folder = trained
     assert (folder / "pictures" / "pairs" / f"{STEPS:08d}.png").stat().st_size > 1000
 
 
+@pytest.mark.full
 def test_the_export_is_the_trained_renderer(trained):
     task, outcome, folder = trained
     want = task.update.renderer_params(outcome.state, task.frozen)
@@ -524,6 +528,7 @@ def test_the_export_is_the_trained_renderer(trained):
     assert judge.config["num_blocks"] == tiny.DISCRIMINATOR.num_blocks
 
 
+@pytest.mark.full
 def test_each_row_of_the_sheet_has_another_persons_motion(trained, monkeypatch):
     """There are four pairs of each held-out clip; the first batch takes one of each clip before a second."""
     task, outcome, _ = trained
@@ -540,6 +545,7 @@ def test_each_row_of_the_sheet_has_another_persons_motion(trained, monkeypatch):
         assert whose and clip not in whose
 
 
+@pytest.mark.full
 def test_all_held_out_pairs_are_looked_at(trained):
     task, _, _ = trained
     batches = list(task.evaluation_data(parallel.rows_of_process(parallel.make_mesh(), 8)))
@@ -554,6 +560,7 @@ def test_persons_take_turns_and_stand_beside_another():
     np.testing.assert_array_equal(renderer_step._others(["a"]), [0])
 
 
+@pytest.mark.full
 def test_the_export_names_the_start_that_was_read(trained, tmp_path):
     """Whatever has been written under its path since."""
     task, outcome, _ = trained

@@ -86,6 +86,7 @@ def test_contrastive_training_beats_chance_on_held_out_people(contrastive):
     assert last["held_out/real/rank1_across_clips"] > 0.6
 
 
+@pytest.mark.full
 def test_paired_training_beats_chance_on_held_out_people(paired):
     run, _ = paired
     last = held_out(run)[-1]
@@ -134,6 +135,7 @@ def test_an_expert_is_measured_without_training_it(contrastive, folder, tmp_path
     assert reports[0] == pytest.approx(reports[1], abs=1e-4)
 
 
+@pytest.mark.full
 def test_a_given_audio_encoder_is_kept_to_the_bit(paired, given_audio):
     run, outcome = paired
     assert "audio_encoder" not in outcome.state["params"]
@@ -141,6 +143,7 @@ def test_a_given_audio_encoder_is_kept_to_the_bit(paired, given_audio):
     assert jax.tree.all(jax.tree.map(np.array_equal, kept, parallel.fetch(given_audio[1]["audio_encoder"])))
 
 
+@pytest.mark.full
 def test_parameters_and_losses_stay_float32_under_bfloat16(paired):
     _, outcome = paired
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(outcome.state["params"])} == {"float32"}
