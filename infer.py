@@ -8,7 +8,7 @@ from __future__ import annotations
 from absl import flags
 
 from ctjax import cli
-from ctjax.types import Box, UserError
+from ctjax.types import UserError
 
 _BUNDLE = flags.DEFINE_string(
     "bundle", None, "Folder of converted weights (`python -m convert`); the demo's if not given."
@@ -71,7 +71,7 @@ def main() -> None:
         roll=curve_or_number("roll", _ROLL.value),
         extend=_EXTEND.value,
         face=_FACE.value,
-        box=_box(_BOX.value),
+        box=_BOX.value,
         tracking=_TRACKING.value,
         layout="crop" if _CROP_ONLY.value else "side_by_side" if _SIDE_BY_SIDE.value else "full",
         silence_audio=_SILENCE.value,
@@ -99,15 +99,6 @@ def _refuse_contradictions() -> None:
     for pair in ((_CROP_ONLY, _SIDE_BY_SIDE), (_ALPHA, _ALPHA_CURVE), (_FACE, _BOX)):
         if all(flag.value is not None and flag.value is not False for flag in pair):
             raise UserError(f"--{pair[0].name} and --{pair[1].name} exclude each other")
-
-
-def _box(values: list[str] | None) -> Box | None:
-    if values is None:
-        return None
-    try:
-        return Box(*map(float, values))
-    except (TypeError, ValueError):
-        raise UserError(f"--box={','.join(values)} must be four numbers: x0,y0,x1,y1") from None
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class AnimateOptions:
     roll: float | Curve | None = None
     extend: str = "pingpong"
     face: int | None = None
-    box: Box | None = None
+    box: Sequence[float | str] | None = None  # kept as a `Box`
     tracking: str = "smooth"
     layout: str = "full"
     silence_audio: PathLike | None = None
@@ -77,11 +77,11 @@ def curve_or_number(name: str, value: str | None) -> float | Curve | None:
         raise UserError(f"{name} {value!r} is neither a number nor a CSV file of seconds,value") from None
 
 
-def _box(given: Sequence[float]) -> Box:
+def _box(given: Sequence[float | str]) -> Box:
     try:
         box = Box(*map(float, given))
     except (TypeError, ValueError):
-        raise UserError(f"box {given!r} must be four numbers: x0, y0, x1, y1") from None
+        raise UserError(f"box {given!r} must be four numbers: x0,y0,x1,y1") from None
     if not (box.width >= 1 and box.height >= 1):
         raise UserError(f"box {tuple(box)}: x1 must be greater than x0 and y1 greater than y0")
     return box

@@ -112,10 +112,9 @@ class Audio2ExpTask:
             self.records.require(hubert=weights.fingerprint(weights.read_manifest(config.hubert, "hubert")))
         renderer = frozen_networks.open_renderer(config.renderer, config.compute)
         self.expert, expert = frozen_networks.open_expert(config.expert.bundle)
-        whole_renderer = weights.fingerprint(weights.read_manifest(config.renderer))
-        self._check_expert(expert, whole_renderer)
-        self.records.require(hubert=expert.provenance.get("hubert"), renderer=renderer.fingerprint)
-        self.fingerprints = {"renderer": whole_renderer, "expert.bundle": expert.fingerprint}
+        self._check_expert(expert, renderer)
+        self.records.require(hubert=expert.provenance.get("hubert"), renderer=renderer.made_features)
+        self.fingerprints = {"renderer": renderer.fingerprint, "expert.bundle": expert.fingerprint}
         self.renderer = renderer.network
         if config.frames < self.expert.frames:
             raise UserError(f"frames is {config.frames}, the sync expert needs at least {self.expert.frames}")
@@ -138,14 +137,14 @@ class Audio2ExpTask:
         self._clips = self.records.of_split(config.split, min_frames=config.frames)
         self._held_out = self.records.of_split(config.held_out, min_frames=config.frames)
 
-    def _check_expert(self, expert: frozen_networks.Frozen, renderer: str) -> None:
+    def _check_expert(self, expert: frozen_networks.Frozen, renderer: frozen_networks.Frozen) -> None:
         choice = self.config.expert
         if not choice.unchecked:
             sync_report.check_report(
                 expert.provenance,
                 path=choice.bundle,
                 least=choice.least_rank1,
-                reconstructed_by=renderer,
+                reconstructed_by=renderer.fingerprint,
             )
 
     def _first_audio2exp(self, expert: frozen_networks.Frozen) -> tuple[Any, dict[str, Any]]:

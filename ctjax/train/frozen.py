@@ -21,19 +21,19 @@ Compute = Literal["float32", "bfloat16"]
 
 
 class Frozen(NamedTuple):
-    """network: its functions. params: numpy arrays. fingerprint: of the parameters that features in records depend
-    on."""
+    """network: its functions. params: numpy arrays. fingerprint: of all parameters. made_features: of those that
+    features in records depend on, a renderer's two estimators."""
 
     network: Any
     params: Params
     fingerprint: str
+    made_features: str
     provenance: dict[str, Any]
 
 
 def open_renderer(path: str | pathlib.Path, compute: Compute = "float32") -> Frozen:
     """The renderer of a `facevid2vid` bundle."""
-    opened = _open(path, "facevid2vid", RendererConfig, Renderer, compute)
-    return opened._replace(fingerprint=weights.fingerprint(weights.read_manifest(path), ESTIMATORS))
+    return _open(path, "facevid2vid", RendererConfig, Renderer, compute, ESTIMATORS)
 
 
 def open_audio2exp(path: str | pathlib.Path, compute: Compute = "float32") -> Frozen:
@@ -64,8 +64,16 @@ def cast(params: Params, compute: Compute) -> Params:
     return jax.tree.map(lambda x: np.asarray(x).astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
 
 
-def _open(path: str | pathlib.Path, name: str, config_type: type, build: Any, compute: Compute) -> Frozen:
+def _open(
+    path: str | pathlib.Path,
+    name: str,
+    config_type: type,
+    build: Any,
+    compute: Compute,
+    features_from: tuple[str, ...] = (),
+) -> Frozen:
     manifest = weights.read_manifest(path, name)
     network = build(config.from_mapping(config_type, manifest["config"]))
     bundle = weights.open_bundle(path, network=name, abstract=network.abstract)
-    return Frozen(network, cast(bundle.params, compute), weights.fingerprint(manifest), manifest["provenance"])
+    whole, for_features = (weights.fingerprint(bundle.manifest, parts) for parts in ((), features_from))
+    return Frozen(network, cast(bundle.params, compute), whole, for_features, manifest["provenance"])

@@ -128,9 +128,9 @@ class SyncExpertTask:
         self._renderer = None
         if config.renderer:
             opened = frozen_networks.open_renderer(config.renderer, config.compute)
-            self.records.require(renderer=opened.fingerprint)
+            self.records.require(renderer=opened.made_features)
             self._renderer = opened.network
-            self.fingerprints["renderer"] = weights.fingerprint(weights.read_manifest(config.renderer))
+            self.fingerprints["renderer"] = opened.fingerprint
             self.frozen["renderer"] = opened.params
         self._start_audio = self._open_audio_encoder()
 
