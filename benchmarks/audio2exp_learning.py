@@ -100,7 +100,7 @@ def measure(task, params, frozen) -> dict[str, dict[str, dict[str, object]]]:
     import numpy as np
 
     aperture = Aperture()
-    judge = jax.jit(lambda frozen, images, batch: task.judge(frozen, images, batch))
+    judge = jax.jit(task.judge)
     found: dict[str, dict[str, dict[str, list]]] = {}
 
     def add(sound: str, row: str, **values) -> None:
@@ -108,20 +108,21 @@ def measure(task, params, frozen) -> dict[str, dict[str, dict[str, object]]]:
             found.setdefault(sound, {}).setdefault(row, {}).setdefault(name, []).append(np.asarray(value))
 
     rows = {"unedited": (0.0, 0.0)} | {f"alpha {float(a):g}": (float(a), 1.0) for a in FLAGS.alphas}
-    silence = np.asarray(frozen["silence"])[0]
     for sound, shares in PAIRINGS.items():
         for batch in batches(task, shares):
             source = batch["source_u8"] / np.float32(255)
-            add(sound, "source", opening=aperture(source).mean(1), **judge(frozen, source, batch))
+            encoded = task.encode(params, frozen, batch)
+            found_here = judge(frozen, source, encoded.sounds, batch)
+            add(sound, "source", opening=aperture(source).mean(1), **found_here)
             for row, alphas in rows.items():
-                images = task.render(params, frozen, batch, *alphas)
-                add(
-                    sound, row, opening=aperture(np.asarray(images, np.float32)).mean(1), **judge(frozen, images, batch)
-                )
+                images = task.render(params, frozen, encoded, batch, *alphas)
+                found_here = judge(frozen, images, encoded.sounds, batch)
+                add(sound, row, opening=aperture(np.asarray(images, np.float32)).mean(1), **found_here)
     for batch in batches(task, PAIRINGS["own sound"]):
-        quiet = {**batch, "hubert": np.broadcast_to(silence, batch["hubert"].shape)}
+        quiet = {**batch, "hubert": np.broadcast_to(task.records.silence, batch["hubert"].shape)}
+        encoded = task.encode(params, frozen, quiet)
         for row, alphas in rows.items():
-            images = np.asarray(task.render(params, frozen, quiet, *alphas), np.float32)
+            images = np.asarray(task.render(params, frozen, encoded, quiet, *alphas), np.float32)
             add("silence", row, opening=aperture(images).mean(1))
     return {
         s: {r: {n: np.concatenate(v)[: FLAGS.examples] for n, v in f.items()} for r, f in by.items()}

@@ -102,7 +102,7 @@ def windows_of(head: TalkingHead, samples: np.ndarray, frames: int) -> np.ndarra
 def rendered(head: TalkingHead, speak, windows: np.ndarray, alpha: float, pictures_u8=None) -> np.ndarray:
     """Frames of one of `Speaking`'s methods, chunk by chunk; `speak(pictures or None, chunk, silence)`."""
     frames = []
-    silence = head.silence()
+    silence = head.speaking.embed(head.silence())
     for some in chunked(list(range(len(windows))), head.chunk):
         alphas, own_pose = (np.full(head.chunk, value, np.float32) for value in (alpha, np.nan))
         chunk = Chunk(stack_padded([windows[i] for i in some], head.chunk), alphas, own_pose, own_pose, own_pose)

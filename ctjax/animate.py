@@ -4,9 +4,10 @@
     frame_01 = animate(renderer, audio2exp, params, source, canonical, pose, speech, silence, alpha)
 
 `renderer` is a `ctjax.render.renderer.Renderer` or anything with its methods (the fast one), `audio2exp` a
-`ctjax.motion.audio2exp.Audio2Exp`; `params` is {"renderer": ..., "audio2exp": ...}. Pure functions, to be called
-inside `jax.jit`. A batch of one, of the source, the keypoints, the pose or the silence, serves all frames. Pictures are
-RGB from end to end; the released training holds BGR and swaps before and after the renderer (model.py:133-134).
+`ctjax.motion.audio2exp.Audio2Exp`, and `speech` and `silence` embeddings by its `embed`, so that what is heard again
+is computed once; `params` is {"renderer": ..., "audio2exp": ...}. Pure functions, to be called inside `jax.jit`. A
+batch of one, of the source, the keypoints, the pose or the silence, serves all frames. Pictures are RGB from end to
+end; the released training holds BGR and swaps before and after the renderer (model.py:133-134).
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def animate(
     source: Any,
     canonical: Float[Array, "#b k 3"],
     head_pose: HeadPose,
-    speech: Float[Array, "b l c"],
-    silence: Float[Array, "#b l c"],
+    speech: Float[Array, "b e"],
+    silence: Float[Array, "#b e"],
     alpha: float | Array,
     *,
     silence_alpha: float | Array = SILENCE_ALPHA,
@@ -52,7 +53,7 @@ def animate(
     """The source speaking: RGB float32 in [0, 1].
 
     canonical: the source's keypoints. head_pose: pose and expression to show, before the sound changes it; the
-    source's own, or a driving video's (ControlTalk inference.py:338-354). speech, silence: feature windows.
+    source's own, or a driving video's (ControlTalk inference.py:338-354). speech, silence: embeddings.
     alpha, silence_alpha: one number, or one per frame; silence_alpha 0 leaves the silent pass out (the released
     training does so half of the time, and else gives alpha to both passes: model.py:111-115).
     """
@@ -67,8 +68,8 @@ def animated_keypoints(
     params: Params,
     canonical: Float[Array, "#b k 3"],
     head_pose: HeadPose,
-    speech: Float[Array, "b l c"],
-    silence: Float[Array, "#b l c"],
+    speech: Float[Array, "b e"],
+    silence: Float[Array, "#b e"],
     alpha: float | Array,
     *,
     silence_alpha: float | Array = SILENCE_ALPHA,

@@ -49,6 +49,7 @@ def found(setup):
         canonical = renderer.canonical_keypoints(params["renderer"], images)
         pose = renderer.head_pose(params["renderer"], images)
         source = encode(renderer, params, images, canonical, pose)
+        speech, silence = (audio2exp.embed(params["audio2exp"], window) for window in (speech, silence))
         output = animate(
             renderer, audio2exp, params, source, canonical, pose, speech, silence, alpha, silence_alpha=silence_alpha
         )
@@ -96,6 +97,7 @@ def test_one_source_and_one_silence_serve_all_frames(setup):
     def run(params, image, speech, silence, alpha):
         canonical = renderer.canonical_keypoints(params["renderer"], image)
         pose = renderer.head_pose(params["renderer"], image)
+        speech, silence = (audio2exp.embed(params["audio2exp"], window) for window in (speech, silence))
         many = animated_keypoints(audio2exp, params["audio2exp"], canonical, pose, speech, silence[:1], alpha)
         spread = jax.tree.map(lambda x: jnp.repeat(x, 3, 0), (canonical, pose, silence[:1]))
         each = animated_keypoints(audio2exp, params["audio2exp"], *spread[:2], speech, spread[2], alpha)

@@ -26,7 +26,7 @@ from ctjax.features.windows import frame_count
 from ctjax.infer.chunks import chunked, stack_padded
 from ctjax.infer.options import AnimateOptions, PathLike
 from ctjax.infer.sound import Sound
-from ctjax.infer.speaking import Chunk, Still
+from ctjax.infer.speaking import Chunk, Embedding, Still
 from ctjax.infer.timing import StageTimes, prefetched
 from ctjax.media.audio import AudioFile
 from ctjax.media.image import is_picture, read_image
@@ -101,6 +101,7 @@ class Animation:
         self.times = StageTimes()
         self._head = head
         self._encoded: Still | None = None
+        self._silence: Embedding | None = None
         self._called = False
         self._inputs = Inputs.open(source, audio, driving, options.silence_audio)
         with self.times.stage("sound"):
@@ -219,17 +220,19 @@ class Animation:
 
     def _speak(self, shown: list[Shown], chunk: Chunk, extra: np.ndarray | None):
         """Hands the chunk to the devices. The first call also compiles, or reads what was compiled before."""
-        with self.times.stage("sound"):
-            silence = self._head.silence(self._inputs.silence)
+        speaking = self._head.speaking
+        if self._silence is None:
+            with self.times.stage("sound"):
+                self._silence = speaking.embed(self._head.silence(self._inputs.silence))
         with self.times.stage("render" if self._called else "compile"):
             self._called = True
             if self._inputs.clip is not None:
-                return self._head.speaking.speak_video(extra, chunk, silence)
+                return speaking.speak_video(extra, chunk, self._silence)
             if self._encoded is None:
-                self._encoded = self._head.speaking.still(shown[0].picture)
+                self._encoded = speaking.still(shown[0].picture)
             if self._inputs.driving is not None:
-                return self._head.speaking.speak_driven(self._encoded, extra, chunk, silence)
-            return self._head.speaking.speak(self._encoded, chunk, silence)
+                return speaking.speak_driven(self._encoded, extra, chunk, self._silence)
+            return speaking.speak(self._encoded, chunk, self._silence)
 
     def _composed(self, shown: list[Shown], rendered) -> Iterator[np.ndarray]:
         with self.times.stage("render"):

@@ -20,6 +20,7 @@ from ctjax.nn.module import Params
 from ctjax.types import HeadPose
 
 Pictures = UInt8[Array, "n h w 3"]
+Embedding = Float[Array, "1 e"]
 
 
 class Still(NamedTuple):
@@ -54,6 +55,7 @@ class Speaking:
         self._params = parallel.replicate(self._mesh, params)
         self._renderer, self._audio2exp = renderer, audio2exp
         self.chunk = -(-chunk // self._mesh.size) * self._mesh.size
+        self._embed = jax.jit(lambda params, window: audio2exp.embed(params["audio2exp"], window))
         self._encode_still = jax.jit(self._still)
         self._speak_still = jax.jit(self._speak)
         self._speak_driven = jax.jit(self._driven)
@@ -63,22 +65,23 @@ class Speaking:
         """Encodes a source picture, RGB "h w 3"."""
         return self._encode_still(self._params, parallel.replicate(self._mesh, picture_u8[None]))
 
-    def speak(self, still: Still, chunk: Chunk, silence: np.ndarray) -> Pictures:
-        """A still source speaking with its own head pose. silence: one feature window, "18 c"."""
-        return self._speak_still(self._params, still, *self._placed(chunk, silence))
+    def embed(self, window: np.ndarray) -> Embedding:
+        """The embedding of one feature window, "18 c": silence is the same in every chunk."""
+        return self._embed(self._params, parallel.replicate(self._mesh, window[None]))
 
-    def speak_driven(self, still: Still, driving_u8: np.ndarray, chunk: Chunk, silence: np.ndarray) -> Pictures:
+    def speak(self, still: Still, chunk: Chunk, silence: Embedding) -> Pictures:
+        """A still source speaking with its own head pose. silence: as `embed` gives it."""
+        return self._speak_still(self._params, still, parallel.place_batch(self._mesh, chunk), silence)
+
+    def speak_driven(self, still: Still, driving_u8: np.ndarray, chunk: Chunk, silence: Embedding) -> Pictures:
         """A still source with head pose and expression of driving pictures, RGB "n h w 3"."""
         driving = parallel.place_batch(self._mesh, driving_u8)
-        return self._speak_driven(self._params, still, driving, *self._placed(chunk, silence))
+        return self._speak_driven(self._params, still, driving, parallel.place_batch(self._mesh, chunk), silence)
 
-    def speak_video(self, pictures_u8: np.ndarray, chunk: Chunk, silence: np.ndarray) -> Pictures:
+    def speak_video(self, pictures_u8: np.ndarray, chunk: Chunk, silence: Embedding) -> Pictures:
         """Pictures of a video, RGB "n h w 3", each speaking with its own head pose."""
         pictures = parallel.place_batch(self._mesh, pictures_u8)
-        return self._speak_video(self._params, pictures, *self._placed(chunk, silence))
-
-    def _placed(self, chunk: Chunk, silence: np.ndarray) -> tuple[Chunk, jax.Array]:
-        return parallel.place_batch(self._mesh, chunk), parallel.replicate(self._mesh, silence[None])
+        return self._speak_video(self._params, pictures, parallel.place_batch(self._mesh, chunk), silence)
 
     def _still(self, params: Params, picture_u8: Pictures) -> Still:
         picture = _to_01(picture_u8)
@@ -86,7 +89,7 @@ class Speaking:
         pose = self._renderer.head_pose(params["renderer"], picture)
         return Still(encode(self._renderer, params, picture, canonical, pose), canonical, pose)
 
-    def _speak(self, params: Params, still: Still, chunk: Chunk, silence: Array) -> Pictures:
+    def _speak(self, params: Params, still: Still, chunk: Chunk, silence: Embedding) -> Pictures:
         pose = _turned(still.head_pose, chunk)
         image = animate(
             self._renderer,
@@ -95,17 +98,17 @@ class Speaking:
             still.source,
             still.canonical,
             pose,
-            chunk.speech,
+            self._audio2exp.embed(params["audio2exp"], chunk.speech),
             silence,
             chunk.alpha,
         )
         return _to_u8(image)
 
-    def _driven(self, params: Params, still: Still, driving_u8: Pictures, chunk: Chunk, silence: Array) -> Pictures:
+    def _driven(self, params: Params, still: Still, driving_u8: Pictures, chunk: Chunk, silence: Embedding) -> Pictures:
         pose = self._renderer.head_pose(params["renderer"], _to_01(driving_u8))
         return self._speak(params, still._replace(head_pose=pose), chunk, silence)
 
-    def _video(self, params: Params, pictures_u8: Pictures, chunk: Chunk, silence: Array) -> Pictures:
+    def _video(self, params: Params, pictures_u8: Pictures, chunk: Chunk, silence: Embedding) -> Pictures:
         return self._speak(params, self._still(params, pictures_u8), chunk, silence)
 
 

@@ -136,12 +136,12 @@ class SyncExpert(Network):
 
     def embed_mouths(self, params: Params, mouths_01: Float[Array, "b t h w 3"]) -> Float[Array, "b e"]:
         """`config.frames` mouths of `config.crop` pixels, RGB in [0, 1]."""
-        return _unit(self.bind(params).visual(mouths_01))
+        return unit_length(self.bind(params).visual(mouths_01))
 
     def embed_sound(self, params: Params, windows: Float[Array, "b l c"]) -> Float[Array, "b e"]:
         """The window that begins with the first of the frames: HuBERT steps "l c", or mel steps "l bands"."""
         towers = self.bind(params)
-        return _unit((towers.mel if self.config.mel else towers.audio_encoder)(windows))
+        return unit_length((towers.mel if self.config.mel else towers.audio_encoder)(windows))
 
     @staticmethod
     def logit(params: Params, cosine: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -154,7 +154,8 @@ def scale(params: Params) -> Array:
     return jnp.minimum(jnp.exp(params["log_scale"]), MAX_SCALE)
 
 
-def _unit(x: Float[Array, "b e"]) -> Float[Array, "b e"]:
+def unit_length(x: Float[Array, "*b e"]) -> Float[Array, "*b e"]:
+    """Embeddings of length 1, float32."""
     x = x.astype(jnp.float32)
     return x / jnp.sqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), NORM_FLOOR))
 

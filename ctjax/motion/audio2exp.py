@@ -1,6 +1,7 @@
 """Audio2Exp: how the mouth deforms with a window of speech features (paper eq. 3, E' = E + alpha dE).
 
     audio2exp = Audio2Exp(config)
+    speech, silence = (audio2exp.embed(params, window) for window in (speech_windows, silence_window))
     expression = audio2exp.silence_then_speech(params, speech, silence, expression, alpha)
 
 `params` has two parts: `audio_encoder`, a frozen stack of projection heads taken from a sync network, and `out_fc`,
@@ -116,25 +117,16 @@ class Audio2Exp:
         expression: Float[Array, "#b k 3"],
         alpha: float | Array,
     ) -> Float[Array, "b k 3"]:
-        """E + alpha dE from a ready embedding; alpha is one number or one per example ("b")."""
+        """E + alpha dE (eq. 3) from an embedding; alpha is one number or one per example ("b"). A batch of one, on
+        either side, serves the other's batch."""
         delta = self.delta(params, embedding, expression)
         return expression + _per_example(alpha, delta) * delta
-
-    def expression(
-        self,
-        params: Params,
-        window: Float[Array, "#b l c"],
-        expression: Float[Array, "#b k 3"],
-        alpha: float | Array,
-    ) -> Float[Array, "b k 3"]:
-        """E + alpha dE from a feature window. A batch of one, on either side, serves the other's batch."""
-        return self.edit(params, self.embed(params, window), expression, alpha)
 
     def silence_then_speech(
         self,
         params: Params,
-        speech: Float[Array, "#b l c"],
-        silence: Float[Array, "#b l c"],
+        speech: Float[Array, "#b e"],
+        silence: Float[Array, "#b e"],
         expression: Float[Array, "#b k 3"],
         alpha: float | Array,
         *,
@@ -142,11 +134,11 @@ class Audio2Exp:
     ) -> Float[Array, "b k 3"]:
         """First the mouth is closed by silence, then opened by speech (ControlTalk inference.py:345-346).
 
-        silence: one window for all (a batch of one) or one each. The released training passes the same alpha twice
-        (model.py:111-115), its inference 1 for silence.
+        speech, silence: embeddings; one silence for all (a batch of one) or one each. The released training passes
+        the same alpha twice (model.py:111-115), its inference 1 for silence.
         """
-        closed = self.expression(params, silence, expression, silence_alpha)
-        return self.expression(params, speech, closed, alpha)
+        closed = self.edit(params, silence, expression, silence_alpha)
+        return self.edit(params, speech, closed, alpha)
 
 
 def _per_example(alpha: float | Array, like: Float[Array, "b k 3"]) -> Array:

@@ -29,7 +29,7 @@ from ctjax.render.generator import GeneratorConfig, Rendering, SpadeDecoderConfi
 from ctjax.render.head_estimator import HeadEstimator, HeadEstimatorConfig
 from ctjax.render.keypoint_detector import KeypointDetector, KeypointDetectorConfig
 from ctjax.render.mapping import MappingConfig, MappingNet
-from ctjax.types import Array, HeadPose
+from ctjax.types import Array, HeadPose, UserError
 
 ESTIMATORS = ("kp_detector", "he_estimator")  # what looks at a face; the generator draws one
 
@@ -42,6 +42,14 @@ class RendererConfig:
     kp_detector: KeypointDetectorConfig = field(default_factory=KeypointDetectorConfig)
     he_estimator: HeadEstimatorConfig | None = field(default_factory=HeadEstimatorConfig)
     mapping: MappingConfig | None = None
+
+    def __post_init__(self) -> None:
+        parts = {"generator": self.generator.dense_motion, "kp_detector": self.kp_detector}
+        parts |= {"he_estimator": self.he_estimator, "mapping": self.mapping}
+        keypoints = {name: part.num_kp for name, part in parts.items() if part}
+        if len(set(keypoints.values())) > 1:
+            found = ", ".join(f"{name} {count}" for name, count in keypoints.items())
+            raise UserError(f"the renderer's parts have different numbers of keypoints: {found}")
 
 
 def config_from_reference(

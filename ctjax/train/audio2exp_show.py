@@ -36,8 +36,9 @@ def sheet(task: Audio2ExpTask, current: Any, frozen: Any, batch: Any) -> np.ndar
     height, width = source.shape[1:3]
     mask = np.asarray(mouth_mask(jnp.asarray(boxes), height, width))
     columns = [source, source * (1 - mask)]
+    encoded = task.encode(params, frozen, batch)
     for alpha in SHOWN_ALPHAS:
-        output = parallel.fetch(task.render(params, frozen, batch, alpha, 1.0))[:SHEET_ROWS, 0]
+        output = parallel.fetch(task.render(params, frozen, encoded, batch, alpha, 1.0))[:SHEET_ROWS, 0]
         crop = np.asarray(crop_boxes(jnp.asarray(output), jnp.asarray(boxes), height))
         columns += [output, crop]
     pictures = np.stack([np.asarray(column, np.float32) for column in columns], axis=1)
@@ -50,12 +51,13 @@ def write_clip(task: Audio2ExpTask, current: Any, frozen: Any, clips: np.ndarray
     example = _example(task, clips)
     mesh = current["step"].sharding.mesh
     frames = len(example["source_u8"]) // task.config.frames * task.config.frames
-    shown: list[np.ndarray] = []
+    params, shown = state.averaged(current), []
     for start in range(0, frames, task.config.frames):
         # the same few frames on every device: a picture now and then is not worth a second program
         part = {name: x[None, start : start + task.config.frames] for name, x in example.items() if name != "samples"}
         placed = parallel.replicate(mesh, part)
-        outputs = [task.render(state.averaged(current), frozen, placed, alpha, 1.0) for alpha in SHOWN_ALPHAS]
+        encoded = task.encode(params, frozen, placed)
+        outputs = [task.render(params, frozen, encoded, placed, alpha, 1.0) for alpha in SHOWN_ALPHAS]
         pictures = [part["source_u8"][0] / 255.0, *(parallel.fetch(output)[0] for output in outputs)]
         shown.extend(np.concatenate([np.asarray(p, np.float32) for p in pictures], axis=2))
     if not parallel.is_main_process():

@@ -1,7 +1,8 @@
 """Training Audio2Exp: gradients for its output layer only, through the frozen renderer, sync expert and VGG-19.
 
-params: `out_fc`, and `audio_encoder` where it is trained too. frozen: `renderer`, `expert`, `silence` (one feature
-window), `audio_encoder` unless trained, `vgg19` where it is used.
+params: `out_fc`, and `audio_encoder` where it is trained too. frozen: `renderer`, `expert`, `vgg19` where it is used,
+`audio_encoder` unless it is trained or the expert's own, and `silence`: its embedding, or, for an encoder that is
+trained, its feature window.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import functools
 import pathlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import grain
 import jax
@@ -27,6 +28,7 @@ from ctjax.losses import total
 from ctjax.losses.lip_sync import SyncForm
 from ctjax.losses.masked_perceptual import masked_perceptual, masked_pixels
 from ctjax.losses.mouth import mouth_mask
+from ctjax.losses.sync_expert import unit_length
 from ctjax.losses.total import Audio2ExpWeights
 from ctjax.motion.alpha import Ramp
 from ctjax.motion.audio2exp import Audio2ExpConfig
@@ -99,6 +101,22 @@ class Audio2ExpTraining:
         self.optimizer.check_parts(self.loop.batch)
 
 
+class Heard(NamedTuple):
+    """Embeddings of what Audio2Exp hears: of every frame's speech "b t e", of silence "1 e"."""
+
+    speech: jax.Array
+    silence: jax.Array
+
+
+class Encoded(NamedTuple):
+    """What alpha does not change of a batch. source: the renderer's encoding of every frame; sounds: embeddings of
+    the sound for the sync expert, "b s e" float32, of every run of its frames."""
+
+    heard: Heard
+    source: Any
+    sounds: jax.Array
+
+
 class Audio2ExpTask:
     """A `loop.Task`."""
 
@@ -118,17 +136,21 @@ class Audio2ExpTask:
         self.renderer = renderer.network
         if config.frames < self.expert.frames:
             raise UserError(f"frames is {config.frames}, the sync expert needs at least {self.expert.frames}")
-        silence = self.records.silence.astype(jnp.dtype(config.compute))
         self.audio2exp, self._start = self._first_audio2exp(expert)
-        self._encoder = None  # where it is frozen: in full precision, to be exported as it came
+        silence = self.records.silence.astype(jnp.dtype(config.compute))[None]
         self.frozen: dict[str, Any] = {
             "renderer": renderer.params,
             "expert": frozen_networks.cast(expert.params, config.compute),
-            "silence": silence[None],
+            "silence": silence,
         }
+        self._encoder = None  # where it is frozen: in full precision, to be exported as it came
+        self._hears_as_expert = False
         if not config.train_audio_encoder:
             self._encoder = self._start.pop("audio_encoder")
-            self.frozen["audio_encoder"] = frozen_networks.cast(self._encoder, config.compute)
+            self._hears_as_expert = _same(self._encoder, expert.params.get("audio_encoder"))
+            if not self._hears_as_expert:
+                self.frozen["audio_encoder"] = frozen_networks.cast(self._encoder, config.compute)
+            self.frozen["silence"] = np.asarray(jax.jit(self.audio2exp.embed)(self.whole({}, self.frozen), silence))
         self.vgg = None
         if config.vgg19:
             opened = frozen_networks.open_vgg19(config.vgg19, config.compute)
@@ -211,32 +233,59 @@ class Audio2ExpTask:
 
         Where no term looks at pictures nothing is rendered, and a step costs next to nothing."""
         weights = self.config.weights
-        terms = {"expression": self.expression_distance(frozen, params, batch)} if weights.expression else {}
+        heard = self.heard(frozen, params, batch)
+        terms = {"expression": self.expression_distance(frozen, params, heard, batch)} if weights.expression else {}
         if weights.looks_at_pictures:
+            encoded = self.encoded(frozen, heard, batch)  # outside of remat: no gradient goes to the source's encoding
             edit = functools.partial(self.edited, frozen)
             if self.config.remat != "nothing":
                 edit = jax.checkpoint(edit)
-            output_01, delta = edit(params, batch, alpha, silent_alpha)
+            output_01, delta = edit(params, encoded, batch, alpha, silent_alpha)
             judge = functools.partial(self.judge, frozen)
             if self.config.remat == "everything":
                 judge = jax.checkpoint(judge)
-            terms |= judge(output_01, batch)
+            terms |= judge(output_01, encoded.sounds, batch)
         elif weights.anchor or weights.smoothness:
-            _, delta = self.moved(frozen, params, batch, alpha, silent_alpha)
+            _, delta = self.moved(frozen, params, heard, batch, alpha, silent_alpha)
         if weights.anchor:
             terms["anchor"] = total.anchor(delta)
         if weights.smoothness:
             terms["smoothness"] = total.smoothness(delta)
         return terms
 
-    def expression_distance(self, frozen: Any, params: Any, batch: Batch) -> jax.Array:
+    def heard(self, frozen: Any, params: Any, batch: Batch) -> Heard:
+        """What Audio2Exp hears in the batch."""
+        b, t = batch["hubert"].shape[:2]
+        whole, windows = self.whole(params, frozen), batch["hubert"].astype(jnp.dtype(self.config.compute))
+        speech = self.audio2exp.embed(whole, windows.reshape(b * t, *windows.shape[2:])).reshape(b, t, -1)
+        trained = self.config.train_audio_encoder
+        return Heard(speech, self.audio2exp.embed(whole, frozen["silence"]) if trained else frozen["silence"])
+
+    def encoded(self, frozen: Any, heard: Heard, batch: Batch) -> Encoded:
+        """All that rendering and judging need and alpha does not change."""
+        flat, pose = _by_frame(batch)
+        source_01 = (flat["source_u8"].astype(jnp.float32) / 255.0).astype(jnp.dtype(self.config.compute))
+        renderer = {"renderer": frozen["renderer"]}
+        source = animate.encode(self.renderer, renderer, source_01, flat["canonical"], pose)
+        return Encoded(heard, source, self.sounds(frozen, heard, batch))
+
+    def sounds(self, frozen: Any, heard: Heard, batch: Batch) -> jax.Array:
+        """Embeddings of the sound that begins with every run of the expert's frames, "b s e" float32."""
+        sound = batch[self.expert.hears]
+        b, runs = sound.shape[0], sound.shape[1] - self.expert.frames + 1
+        if self._hears_as_expert:  # the same encoder has heard the same windows
+            return unit_length(heard.speech[:, :runs])
+        windows = sound[:, :runs].reshape(b * runs, *sound.shape[2:]).astype(jnp.dtype(self.config.compute))
+        return self.expert.embed_sound(frozen["expert"], windows).reshape(b, runs, -1)
+
+    def expression_distance(self, frozen: Any, params: Any, heard: Heard, batch: Batch) -> jax.Array:
         """How far the expression is from the filmed one, after silence and after the speech that follows it, both at
         full strength, "b"."""
-        b, t = batch["hubert"].shape[:2]
-        flat = {name: batch[name].reshape(b * t, *batch[name].shape[2:]) for name in ("hubert", "expression")}
-        audio2exp, params = self.audio2exp, self.whole(params, frozen)
-        closed = audio2exp.expression(params, frozen["silence"], flat["expression"], 1.0)
-        spoken = audio2exp.expression(params, flat["hubert"].astype(self.config.compute), closed, 1.0)
+        b, t = batch["expression"].shape[:2]
+        filmed, speech = (x.reshape(b * t, *x.shape[2:]) for x in (batch["expression"], heard.speech))
+        params = self.whole(params, frozen)
+        closed = self.audio2exp.edit(params, heard.silence, filmed, 1.0)
+        spoken = self.audio2exp.edit(params, speech, closed, 1.0)
         closed, spoken = (x.reshape(b, t, *x.shape[1:]) for x in (closed, spoken))
         silence = jnp.broadcast_to(batch["silent_expression"][:, None], closed.shape)
         how = {
@@ -249,31 +298,38 @@ class Audio2ExpTask:
         )
 
     def edited(
-        self, frozen: Any, params: Any, batch: Batch, alpha: jax.Array | float, silent_alpha: jax.Array | float
+        self,
+        frozen: Any,
+        params: Any,
+        encoded: Encoded,
+        batch: Batch,
+        alpha: jax.Array | float,
+        silent_alpha: jax.Array | float,
     ) -> tuple[jax.Array, jax.Array]:
         """Rendered frames "b t h w 3" in [0, 1] and the change of the expression "b t k 3"."""
-        b, t = batch["source_u8"].shape[:2]
-        flat, pose = _by_frame(batch)
-        source_01 = (flat["source_u8"].astype(jnp.float32) / 255.0).astype(jnp.dtype(self.config.compute))
-        renderer = {"renderer": frozen["renderer"]}
-        source = animate.encode(self.renderer, renderer, source_01, flat["canonical"], pose)
-        moved, delta = self.moved(frozen, params, batch, alpha, silent_alpha)
-        output_01 = self.renderer.drive(frozen["renderer"], source, moved)
-        return output_01.reshape(b, t, *output_01.shape[1:]), delta
+        moved, delta = self.moved(frozen, params, encoded.heard, batch, alpha, silent_alpha)
+        output_01 = self.renderer.drive(frozen["renderer"], encoded.source, moved)
+        return output_01.reshape(*delta.shape[:2], *output_01.shape[1:]), delta
 
     def moved(
-        self, frozen: Any, params: Any, batch: Batch, alpha: jax.Array | float, silent_alpha: jax.Array | float
+        self,
+        frozen: Any,
+        params: Any,
+        heard: Heard,
+        batch: Batch,
+        alpha: jax.Array | float,
+        silent_alpha: jax.Array | float,
     ) -> tuple[jax.Array, jax.Array]:
         """The speaking faces' keypoints "b*t k 3" and the change of the expression "b t k 3"."""
-        b, t = batch["hubert"].shape[:2]
+        b, t = heard.speech.shape[:2]
         flat, pose = _by_frame(batch)
         moved = animate.animated_keypoints(
             self.audio2exp,
             self.whole(params, frozen),
             flat["canonical"],
             pose,
-            flat["hubert"].astype(jnp.dtype(self.config.compute)),
-            frozen["silence"],
+            heard.speech.reshape(b * t, -1),
+            heard.silence,
             alpha,
             silence_alpha=jnp.repeat(jnp.broadcast_to(silent_alpha, (b,)), t),
         )
@@ -281,8 +337,8 @@ class Audio2ExpTask:
         delta = moved - transform_keypoints(flat["canonical"], pose)
         return moved, delta.reshape(b, t, *delta.shape[1:])
 
-    def judge(self, frozen: Any, output_01: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Perceptual and lip-sync loss of each example."""
+    def judge(self, frozen: Any, output_01: jax.Array, sounds: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+        """Perceptual and lip-sync loss of each example. sounds: as in `Encoded`."""
         b, t, h, w, _ = output_01.shape
         output_01 = output_01.reshape(b * t, h, w, 3)
         source_01 = batch["source_u8"].reshape(b * t, h, w, 3).astype(jnp.float32) / 255.0
@@ -295,29 +351,29 @@ class Audio2ExpTask:
             perceptual = masked_perceptual(vgg, *images)
         else:
             perceptual = masked_pixels(output_01, source_01, mask)
-        cosine = self.cosine(frozen, output_01.reshape(b, t, h, w, 3), batch)
+        cosine = self.cosine(frozen, output_01.reshape(b, t, h, w, 3), sounds, batch)
         sync = self.expert.loss(frozen["expert"], cosine, self.config.expert.form)
         return {"perceptual": perceptual.reshape(b, t).mean(1), "sync": sync.mean(1)}
 
-    def cosine(self, frozen: Any, frames_01: jax.Array, batch: Batch) -> jax.Array:
+    def cosine(self, frozen: Any, frames_01: jax.Array, sounds: jax.Array, batch: Batch) -> jax.Array:
         """Similarity of every run of the expert's frames with the sound that begins there: "b s" float32."""
         b, t, h, w, _ = frames_01.shape
-        dtype, length, sound = jnp.dtype(self.config.compute), self.expert.frames, batch[self.expert.hears]
+        dtype, length = jnp.dtype(self.config.compute), self.expert.frames
         boxes = batch[self.expert.looks_at].reshape(b * t, 4)
         crops = self.expert.cut(frames_01.reshape(b * t, h, w, 3).astype(dtype), boxes)
         crops = crops.reshape(b, t, *crops.shape[1:])
         starts = np.arange(t - length + 1)
         runs = crops[:, starts[:, None] + np.arange(length)].reshape(b * len(starts), length, *crops.shape[2:])
-        windows = sound[:, starts].reshape(b * len(starts), *sound.shape[2:]).astype(dtype)
         mouths = self.expert.embed_mouths(frozen["expert"], runs)
-        sounds = self.expert.embed_sound(frozen["expert"], windows)
-        return jnp.sum(mouths * sounds, -1).reshape(b, len(starts))
+        return jnp.sum(mouths.reshape(sounds.shape) * sounds, -1)
 
     def whole(self, params: Any, frozen: Any) -> Any:
         """Audio2Exp's parameters, the trained and the frozen half together, in the dtype they compute in."""
         dtype = jnp.dtype(self.config.compute)
         trained = jax.tree.map(lambda x: x.astype(dtype), params)
-        return {"audio_encoder": frozen["audio_encoder"], **trained} if "audio_encoder" in frozen else trained
+        if self.config.train_audio_encoder:
+            return trained
+        return {"audio_encoder": (frozen["expert"] if self._hears_as_expert else frozen)["audio_encoder"], **trained}
 
     def training_data(self, rows: parallel.Rows) -> grain.IterDataset:
         stream = transforms.endless(self._clips, self._examples(self._clips), self.config.loop.seed)
@@ -351,9 +407,12 @@ class Audio2ExpTask:
         params = state.averaged(current)
         found: dict[str, list[np.ndarray]] = {}
         for batch in batches:
-            for name, alpha, silent in EVALUATED if self.config.weights.looks_at_pictures else ():
-                for term, value in parallel.fetch(self._evaluate_terms(params, frozen, batch, alpha, silent)).items():
-                    found.setdefault(f"{term}/{name}", []).append(value)
+            if self.config.weights.looks_at_pictures:
+                encoded = self.encode(params, frozen, batch)
+                for name, *alphas in EVALUATED:
+                    terms = parallel.fetch(self._evaluate_terms(params, frozen, encoded, batch, *alphas))
+                    for term, value in terms.items():
+                        found.setdefault(f"{term}/{name}", []).append(value)
             if self.config.weights.expression:
                 found.setdefault("expression", []).append(
                     parallel.fetch(self._evaluate_expression(params, frozen, batch))
@@ -362,21 +421,31 @@ class Audio2ExpTask:
 
     @functools.cached_property
     def _evaluate_terms(self) -> Any:
-        def evaluate(params: Any, frozen: Any, batch: Batch, alpha: float, silent: float) -> dict[str, jax.Array]:
-            output_01, delta = self.edited(frozen, params, batch, alpha, silent)
-            terms = self.judge(frozen, output_01, batch)
+        def evaluate(
+            params: Any, frozen: Any, encoded: Encoded, batch: Batch, alpha: float, silent: float
+        ) -> dict[str, jax.Array]:
+            output_01, delta = self.edited(frozen, params, encoded, batch, alpha, silent)
+            terms = self.judge(frozen, output_01, encoded.sounds, batch)
             return {**terms, "expression_change": jnp.sqrt(total.anchor(delta))}
 
         return jax.jit(evaluate)
 
     @functools.cached_property
     def _evaluate_expression(self) -> Any:
-        return jax.jit(lambda params, frozen, batch: self.expression_distance(frozen, params, batch))
+        def evaluate(params: Any, frozen: Any, batch: Batch) -> jax.Array:
+            return self.expression_distance(frozen, params, self.heard(frozen, params, batch), batch)
+
+        return jax.jit(evaluate)
+
+    @functools.cached_property
+    def encode(self) -> Any:
+        """Compiled (params, frozen, batch) -> `Encoded`."""
+        return jax.jit(lambda params, frozen, batch: self.encoded(frozen, self.heard(frozen, params, batch), batch))
 
     @functools.cached_property
     def render(self) -> Any:
-        """Compiled (params, frozen, batch, alpha, silent alpha) -> frames "b t h w 3"."""
-        return jax.jit(lambda params, frozen, batch, *alphas: self.edited(frozen, params, batch, *alphas)[0])
+        """Compiled (params, frozen, encoded, batch, alpha, silent alpha) -> frames "b t h w 3"."""
+        return jax.jit(lambda params, frozen, *what: self.edited(frozen, params, *what)[0])
 
     def pictures(self, current: State, frozen: Any, batch: Batch, path: MediaFolder) -> dict[str, np.ndarray]:
         audio2exp_show.write_clip(self, current, frozen, self._held_out, path)
@@ -396,11 +465,18 @@ def _by_frame(batch: Batch) -> tuple[dict[str, jax.Array], HeadPose]:
     return flat, HeadPose(*(flat[name] for name in HeadPose._fields))
 
 
+def _same(one: Any, other: Any) -> bool:
+    """Whether two parameter trees are equal to the bit."""
+    return jax.tree.structure(one) == jax.tree.structure(other) and jax.tree.all(
+        jax.tree.map(np.array_equal, one, other)
+    )
+
+
 def _zeros(abstract: Any) -> Any:
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
 
 
-FRAME_FIELDS = ("source_u8", "hubert", "canonical", *HeadPose._fields)
+FRAME_FIELDS = ("source_u8", "canonical", *HeadPose._fields)
 EVALUATED = (("unedited", 0.0, 0.0), *((f"alpha_{alpha:g}", alpha, 1.0) for alpha in EVALUATED_ALPHAS))
 
 Config = Audio2ExpTraining

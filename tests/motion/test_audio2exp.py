@@ -31,6 +31,7 @@ def found(model):
 
     def loss(out_fc, expression, params, speech, silence):
         params = {**params, "out_fc": out_fc}
+        speech, silence = (audio2exp.embed(params, window) for window in (speech, silence))
         return jnp.mean(audio2exp.silence_then_speech(params, speech, silence, expression, 0.7) ** 2)
 
     @jax.jit
@@ -41,12 +42,13 @@ def found(model):
         out["enc_fc1.projection"] = encoder.fc1.projection(x)
         for name in ("fc1", "fc2", "fc3", "fc4"):
             out[f"enc_{name}"] = x = getattr(encoder, name)(x)
-        out["delta"] = audio2exp.delta(params, audio2exp.embed(params, speech), src_exp)
-        out["after_silence"] = audio2exp.expression(params, silence, src_exp, 1.0)
+        heard, quiet = (audio2exp.embed(params, window) for window in (speech, silence))
+        out["delta"] = audio2exp.delta(params, heard, src_exp)
+        out["after_silence"] = audio2exp.edit(params, quiet, src_exp, 1.0)
         for alpha in ALPHAS:
-            out[f"out_alpha_{alpha}"] = audio2exp.expression(params, speech, src_exp, alpha)
-            one_window = silence[:1]  # the record's silence is the same window four times
-            out[f"two_pass_alpha_{alpha}"] = audio2exp.silence_then_speech(params, speech, one_window, src_exp, alpha)
+            out[f"out_alpha_{alpha}"] = audio2exp.edit(params, heard, src_exp, alpha)
+            one = quiet[:1]  # the record's silence is the same window four times
+            out[f"two_pass_alpha_{alpha}"] = audio2exp.silence_then_speech(params, heard, one, src_exp, alpha)
         value, (out_fc, expression) = jax.value_and_grad(loss, (0, 1))(
             params["out_fc"], src_exp, params, speech, silence
         )
@@ -76,11 +78,12 @@ def test_alpha_per_example(model, found):
     audio2exp, params = model
     speech, expression = (jnp.asarray(RECORD.inputs[name], jnp.float32) for name in ("speech", "src_exp"))
     alpha = jnp.array(ALPHAS[:4])
-    got = jax.jit(audio2exp.expression)(params, speech, expression, alpha)
+    heard = audio2exp.embed(params, speech)
+    got = jax.jit(audio2exp.edit)(params, heard, expression, alpha)
     for row, value in enumerate(ALPHAS[:4]):
         np.testing.assert_allclose(got[row], found[f"out_alpha_{value}"][row], atol=1e-5)
     with pytest.raises(ValueError, match="one per example"):
-        audio2exp.expression(params, speech, expression, jnp.ones((4, 1)))
+        audio2exp.edit(params, heard, expression, jnp.ones((4, 1)))
 
 
 def test_fresh_parameters_change_nothing():
@@ -93,9 +96,9 @@ def test_fresh_parameters_change_nothing():
 
     @jax.jit
     def run(params):
-        loss = lambda p: jnp.sum(audio2exp.expression(p, window, expression, 1.0) ** 2)  # noqa: E731
-        silence = jnp.zeros((1, 3, 4))
-        return audio2exp.silence_then_speech(params, window, silence, expression, 0.7), jax.grad(loss)(params)
+        speech, silence = (audio2exp.embed(params, x) for x in (window, jnp.zeros((1, 3, 4))))
+        loss = lambda p: jnp.sum(audio2exp.edit(p, speech, expression, 1.0) ** 2)  # noqa: E731
+        return audio2exp.silence_then_speech(params, speech, silence, expression, 0.7), jax.grad(loss)(params)
 
     got, grads = run(params)
     np.testing.assert_array_equal(got, expression)
@@ -109,7 +112,7 @@ def test_halves_need_only_their_own_parameters():
     window, expression = jnp.ones((2, 3, 4)), jnp.ones((2, 4, 3))
     embedding = jax.jit(audio2exp.embed)({"audio_encoder": params["audio_encoder"]}, window)
     got = jax.jit(audio2exp.edit)({"out_fc": params["out_fc"]}, embedding, expression, 0.5)
-    want = jax.jit(audio2exp.expression)(params, window, expression, 0.5)
+    want = jax.jit(lambda p: audio2exp.edit(p, audio2exp.embed(p, window), expression, 0.5))(params)
     np.testing.assert_allclose(got, want, atol=1e-6)
     assert jnp.abs(want - expression).max() > 0.01
 
@@ -121,8 +124,8 @@ def test_bfloat16_parameters_keep_the_expression_in_float32():
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
     window, expression = jnp.ones((2, 3, 4)), jnp.full((2, 4, 3), 0.123456)
     assert jax.eval_shape(audio2exp.embed, half, window).dtype == jnp.bfloat16
-    edit = jax.jit(audio2exp.expression)
-    got = edit(half, window, expression, 0.0)
+    edit = jax.jit(lambda p, alpha: audio2exp.edit(p, audio2exp.embed(p, window), expression, alpha))
+    got = edit(half, 0.0)
     assert got.dtype == jnp.float32
     np.testing.assert_array_equal(got, expression)
-    np.testing.assert_allclose(edit(half, window, expression, 1.0), edit(params, window, expression, 1.0), atol=5e-3)
+    np.testing.assert_allclose(edit(half, 1.0), edit(params, 1.0), atol=5e-3)

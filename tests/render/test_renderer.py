@@ -16,6 +16,7 @@ from ctjax.render.generator import GeneratorConfig, SpadeDecoderConfig, build_ge
 from ctjax.render.head_estimator import HeadEstimatorConfig
 from ctjax.render.keypoint_detector import KeypointDetectorConfig
 from ctjax.render.renderer import Renderer, RendererConfig, config_from_reference
+from ctjax.types import UserError
 
 KEYPOINTS, SIZE = 5, 32
 TINY = RendererConfig(
@@ -226,3 +227,9 @@ def test_dense_motion_of_another_volume_is_refused():
 def test_unknown_decoder_is_refused():
     with pytest.raises(ValueError, match="'spade' or 'original'"):
         config_from_reference({}, decoder="plain")
+
+
+def test_parts_of_different_keypoints_are_no_renderer():
+    other = dataclasses.replace(TINY.kp_detector, num_kp=KEYPOINTS + 1)
+    with pytest.raises(UserError, match="numbers of keypoints: generator 5, kp_detector 6, he_estimator 5"):
+        dataclasses.replace(TINY, kp_detector=other)

@@ -122,12 +122,32 @@ def trained(world, task, tmp_path_factory):
 
 def test_zero_layer_gives_the_reconstruction_to_the_bit(task, batch):
     params = task.init(jax.random.key(0))["params"]
-    run = jax.jit(task.edited)
-    plain, none = run(task.frozen, params, batch, 0.0, 0.0)
-    edited, delta = run(task.frozen, params, batch, 1.0, 1.0)
+    encoded, run = task.encode(params, task.frozen, batch), jax.jit(task.edited)
+    plain, none = run(task.frozen, params, encoded, batch, 0.0, 0.0)
+    edited, delta = run(task.frozen, params, encoded, batch, 1.0, 1.0)
     assert np.array_equal(plain, edited)
     assert not np.any(delta) and not np.any(none)
     assert plain.shape == (8, 4, 32, 32, 3)
+
+
+def test_what_is_frozen_is_heard_once(world, task, batch, tmp_path):
+    """The expert's own encoder is there once, has silence behind it, and what it hears serves both."""
+    expert = weights.open_bundle(world / "expert", network="sync_expert").params
+    windows = np.asarray(batch["hubert"][:, :2]).reshape(16, *batch["hubert"].shape[2:])
+    params = task.init(jax.random.key(0))["params"]
+    told = task.expert.embed_sound(expert, windows).reshape(8, 2, -1)
+    assert "audio_encoder" not in task.frozen
+    silence = task.audio2exp.embed(expert, task.records.silence[None])
+    np.testing.assert_allclose(task.frozen["silence"], silence, atol=1e-5)
+    np.testing.assert_allclose(task.encode(params, task.frozen, batch).sounds, told, atol=1e-6)
+
+    model = drawn_params.draw(Audio2Exp(AUDIO).abstract, 3)
+    weights.save_bundle(tmp_path / "other", network="audio2exp", config=AUDIO, params=model)
+    other = Audio2ExpTask(recipe(world, audio2exp=str(tmp_path / "other")))
+    encoded = other.encode({"out_fc": model["out_fc"]}, other.frozen, batch)
+    own = other.audio2exp.embed(model, windows).reshape(8, 2, -1)
+    np.testing.assert_allclose(encoded.heard.speech[:, :2], own, atol=1e-5)
+    np.testing.assert_allclose(encoded.sounds, told, atol=1e-6)
 
 
 def test_nothing_frozen_changes_by_a_bit(trained, task, world):
