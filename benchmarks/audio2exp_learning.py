@@ -100,7 +100,7 @@ def measure(task, params, frozen) -> dict[str, dict[str, dict[str, object]]]:
     import numpy as np
 
     aperture = Aperture()
-    judge = jax.jit(task.judge)
+    judge = jax.jit(task.terms.judge)
     found: dict[str, dict[str, dict[str, list]]] = {}
 
     def add(sound: str, row: str, **values) -> None:

@@ -129,16 +129,16 @@ def terms(task, params, frozen, batch) -> dict[str, object]:
         return b["source_u8"].astype(jnp.float32) / 255.0
 
     def encoded(p, f, b):
-        return task.encoded(f, task.heard(f, p, b), b)
+        return task.terms.encoded(f, task.terms.heard(p, f, b), b)
 
     def rendered(p, f, b):
-        return task.edited(f, p, encoded(p, f, b), b, 0.7, 1.0)[0]
+        return task.terms.edited(p, f, encoded(p, f, b), b, 0.7, 1.0)[0]
 
     parts = {
         "rendering_s": rendered,
         "rendering_and_gradient_s": jax.grad(lambda p, f, b: jnp.mean(rendered(p, f, b))),
-        "sync_s": lambda p, f, b: task.cosine(f, pictures(b), encoded(p, f, b).sounds, b),
-        "sync_and_perceptual_s": lambda p, f, b: task.judge(f, pictures(b), encoded(p, f, b).sounds, b),
+        "sync_s": lambda p, f, b: task.terms.cosine(f, pictures(b), encoded(p, f, b).sounds, b),
+        "sync_and_perceptual_s": lambda p, f, b: task.terms.judge(f, pictures(b), encoded(p, f, b).sounds, b),
     }
     return {name: jax.jit(part).lower(params, frozen, batch) for name, part in parts.items()}
 

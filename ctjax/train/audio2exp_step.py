@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import grain
 import jax
@@ -26,22 +26,18 @@ from ctjax.data.records import HELD_OUT, HUBERT, RecordSet
 from ctjax.data.transforms import PAIRINGS, PairingConfig
 from ctjax.losses import total
 from ctjax.losses.lip_sync import SyncForm
-from ctjax.losses.masked_perceptual import masked_perceptual, masked_pixels
-from ctjax.losses.mouth import mouth_mask
-from ctjax.losses.sync_expert import unit_length
 from ctjax.losses.total import Audio2ExpWeights
 from ctjax.motion.alpha import Ramp
 from ctjax.motion.audio2exp import Audio2ExpConfig
-from ctjax.motion.keypoints import transform_keypoints
 from ctjax.train import audio2exp_show, optim, state, sync_report
 from ctjax.train import frozen as frozen_networks
+from ctjax.train.audio2exp_terms import Audio2ExpTerms, Batch, Encoded
 from ctjax.train.frozen import Compute
 from ctjax.train.loop import LoopConfig, MediaFolder
 from ctjax.train.metrics import mean_where
 from ctjax.train.optim import OptimizerConfig
-from ctjax.types import HeadPose, UserError
+from ctjax.types import UserError
 
-Batch = Mapping[str, Any]
 State = dict[str, Any]
 EVALUATED_ALPHAS = (0.0, 0.5, 1.0)
 
@@ -101,22 +97,6 @@ class Audio2ExpTraining:
         self.optimizer.check_parts(self.loop.batch)
 
 
-class Heard(NamedTuple):
-    """Embeddings of what Audio2Exp hears: of every frame's speech "b t e", of silence "1 e"."""
-
-    speech: jax.Array
-    silence: jax.Array
-
-
-class Encoded(NamedTuple):
-    """What alpha does not change of a batch. source: the renderer's encoding of every frame; sounds: embeddings of
-    the sound for the sync expert, "b s e" float32, of every run of its frames."""
-
-    heard: Heard
-    source: Any
-    sounds: jax.Array
-
-
 class Audio2ExpTask:
     """A `loop.Task`."""
 
@@ -133,7 +113,6 @@ class Audio2ExpTask:
         self._check_expert(expert, renderer)
         self.records.require(hubert=expert.provenance.get("hubert"), renderer=renderer.made_features)
         self.fingerprints = {"renderer": renderer.fingerprint, "expert.bundle": expert.fingerprint}
-        self.renderer = renderer.network
         if config.frames < self.expert.frames:
             raise UserError(f"frames is {config.frames}, the sync expert needs at least {self.expert.frames}")
         self.audio2exp, self._start = self._first_audio2exp(expert)
@@ -144,18 +123,26 @@ class Audio2ExpTask:
             "silence": silence,
         }
         self._encoder = None  # where it is frozen: in full precision, to be exported as it came
-        self._hears_as_expert = False
+        hears_as_expert = False
         if not config.train_audio_encoder:
             self._encoder = self._start.pop("audio_encoder")
-            self._hears_as_expert = _same(self._encoder, expert.params.get("audio_encoder"))
-            if not self._hears_as_expert:
-                self.frozen["audio_encoder"] = frozen_networks.cast(self._encoder, config.compute)
-            self.frozen["silence"] = np.asarray(jax.jit(self.audio2exp.embed)(self.whole({}, self.frozen), silence))
-        self.vgg = None
+            encoder = {"audio_encoder": frozen_networks.cast(self._encoder, config.compute)}
+            self.frozen["silence"] = np.asarray(jax.jit(self.audio2exp.embed)(encoder, silence))
+            hears_as_expert = _same(self._encoder, expert.params.get("audio_encoder"))
+            self.frozen |= {} if hears_as_expert else encoder
+        vgg19 = None
         if config.vgg19:
             opened = frozen_networks.open_vgg19(config.vgg19, config.compute)
-            self.vgg, self.frozen["vgg19"] = opened.network, opened.params
+            vgg19, self.frozen["vgg19"] = opened.network, opened.params
             self.fingerprints["vgg19"] = opened.fingerprint
+        self.terms = Audio2ExpTerms(
+            config,
+            renderer=renderer.network,
+            audio2exp=self.audio2exp,
+            expert=self.expert,
+            vgg19=vgg19,
+            hears_as_expert=hears_as_expert,
+        )
         self._clips = self.records.of_split(config.split, min_frames=config.frames)
         self._held_out = self.records.of_split(config.held_out, min_frames=config.frames)
 
@@ -216,7 +203,7 @@ class Audio2ExpTask:
         config = self.config
         silent = jax.random.bernoulli(key, config.silent_share, batch["pairing"].shape)
         silent_alpha = jnp.where(silent, alpha if config.silent_alpha == "same" else 1.0, 0.0)
-        terms = self.terms(params, frozen, batch, alpha, silent_alpha)
+        terms = self.terms.of_batch(params, frozen, batch, alpha, silent_alpha)
         losses = total.weighted(terms, config.weights)
         loss = jnp.mean(losses)
         metrics: dict[str, Any] = {"loss": loss, **{name: jnp.mean(value) for name, value in terms.items()}}
@@ -225,155 +212,6 @@ class Audio2ExpTask:
             metrics |= {f"{term}/{name}": mean_where(value, chosen) for term, value in terms.items()}
         metrics |= {f"{term}/silent_pass": mean_where(value, silent) for term, value in terms.items()}
         return loss, metrics
-
-    def terms(
-        self, params: Any, frozen: Any, batch: Batch, alpha: jax.Array | float, silent_alpha: jax.Array | float
-    ) -> dict[str, jax.Array]:
-        """The terms of the loss for each example, "b" float32, before any weight. silent_alpha: a number or "b".
-
-        Where no term looks at pictures nothing is rendered, and a step costs next to nothing."""
-        weights = self.config.weights
-        heard = self.heard(frozen, params, batch)
-        terms = {"expression": self.expression_distance(frozen, params, heard, batch)} if weights.expression else {}
-        if weights.looks_at_pictures:
-            encoded = self.encoded(frozen, heard, batch)  # outside of remat: no gradient goes to the source's encoding
-            edit = functools.partial(self.edited, frozen)
-            if self.config.remat != "nothing":
-                edit = jax.checkpoint(edit)
-            output_01, delta = edit(params, encoded, batch, alpha, silent_alpha)
-            judge = functools.partial(self.judge, frozen)
-            if self.config.remat == "everything":
-                judge = jax.checkpoint(judge)
-            terms |= judge(output_01, encoded.sounds, batch)
-        elif weights.anchor or weights.smoothness:
-            _, delta = self.moved(frozen, params, heard, batch, alpha, silent_alpha)
-        if weights.anchor:
-            terms["anchor"] = total.anchor(delta)
-        if weights.smoothness:
-            terms["smoothness"] = total.smoothness(delta)
-        return terms
-
-    def heard(self, frozen: Any, params: Any, batch: Batch) -> Heard:
-        """What Audio2Exp hears in the batch."""
-        b, t = batch["hubert"].shape[:2]
-        whole, windows = self.whole(params, frozen), batch["hubert"].astype(jnp.dtype(self.config.compute))
-        speech = self.audio2exp.embed(whole, windows.reshape(b * t, *windows.shape[2:])).reshape(b, t, -1)
-        trained = self.config.train_audio_encoder
-        return Heard(speech, self.audio2exp.embed(whole, frozen["silence"]) if trained else frozen["silence"])
-
-    def encoded(self, frozen: Any, heard: Heard, batch: Batch) -> Encoded:
-        """All that rendering and judging need and alpha does not change."""
-        flat, pose = _by_frame(batch)
-        source_01 = (flat["source_u8"].astype(jnp.float32) / 255.0).astype(jnp.dtype(self.config.compute))
-        renderer = {"renderer": frozen["renderer"]}
-        source = animate.encode(self.renderer, renderer, source_01, flat["canonical"], pose)
-        return Encoded(heard, source, self.sounds(frozen, heard, batch))
-
-    def sounds(self, frozen: Any, heard: Heard, batch: Batch) -> jax.Array:
-        """Embeddings of the sound that begins with every run of the expert's frames, "b s e" float32."""
-        sound = batch[self.expert.hears]
-        b, runs = sound.shape[0], sound.shape[1] - self.expert.frames + 1
-        if self._hears_as_expert:  # the same encoder has heard the same windows
-            return unit_length(heard.speech[:, :runs])
-        windows = sound[:, :runs].reshape(b * runs, *sound.shape[2:]).astype(jnp.dtype(self.config.compute))
-        return self.expert.embed_sound(frozen["expert"], windows).reshape(b, runs, -1)
-
-    def expression_distance(self, frozen: Any, params: Any, heard: Heard, batch: Batch) -> jax.Array:
-        """How far the expression is from the filmed one, after silence and after the speech that follows it, both at
-        full strength, "b"."""
-        b, t = batch["expression"].shape[:2]
-        filmed, speech = (x.reshape(b * t, *x.shape[2:]) for x in (batch["expression"], heard.speech))
-        params = self.whole(params, frozen)
-        closed = self.audio2exp.edit(params, heard.silence, filmed, 1.0)
-        spoken = self.audio2exp.edit(params, speech, closed, 1.0)
-        closed, spoken = (x.reshape(b, t, *x.shape[1:]) for x in (closed, spoken))
-        silence = jnp.broadcast_to(batch["silent_expression"][:, None], closed.shape)
-        how = {
-            "source": batch["expression"],
-            "moving": self.config.expression_keypoints,
-            "pairs": self.config.expression_pairs,
-        }
-        return total.known_expression(closed, silence, batch["silent_known"], **how) + total.known_expression(
-            spoken, batch["spoken_expression"], batch["spoken_known"], **how
-        )
-
-    def edited(
-        self,
-        frozen: Any,
-        params: Any,
-        encoded: Encoded,
-        batch: Batch,
-        alpha: jax.Array | float,
-        silent_alpha: jax.Array | float,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Rendered frames "b t h w 3" in [0, 1] and the change of the expression "b t k 3"."""
-        moved, delta = self.moved(frozen, params, encoded.heard, batch, alpha, silent_alpha)
-        output_01 = self.renderer.drive(frozen["renderer"], encoded.source, moved)
-        return output_01.reshape(*delta.shape[:2], *output_01.shape[1:]), delta
-
-    def moved(
-        self,
-        frozen: Any,
-        params: Any,
-        heard: Heard,
-        batch: Batch,
-        alpha: jax.Array | float,
-        silent_alpha: jax.Array | float,
-    ) -> tuple[jax.Array, jax.Array]:
-        """The speaking faces' keypoints "b*t k 3" and the change of the expression "b t k 3"."""
-        b, t = heard.speech.shape[:2]
-        flat, pose = _by_frame(batch)
-        moved = animate.animated_keypoints(
-            self.audio2exp,
-            self.whole(params, frozen),
-            flat["canonical"],
-            pose,
-            heard.speech.reshape(b * t, -1),
-            heard.silence,
-            alpha,
-            silence_alpha=jnp.repeat(jnp.broadcast_to(silent_alpha, (b,)), t),
-        )
-        # K' - K is the expression's change, since R Kc + T is in both (eq. 1 and 3)
-        delta = moved - transform_keypoints(flat["canonical"], pose)
-        return moved, delta.reshape(b, t, *delta.shape[1:])
-
-    def judge(self, frozen: Any, output_01: jax.Array, sounds: jax.Array, batch: Batch) -> dict[str, jax.Array]:
-        """Perceptual and lip-sync loss of each example. sounds: as in `Encoded`."""
-        b, t, h, w, _ = output_01.shape
-        output_01 = output_01.reshape(b * t, h, w, 3)
-        source_01 = batch["source_u8"].reshape(b * t, h, w, 3).astype(jnp.float32) / 255.0
-        boxes = batch["boxes"].reshape(b * t, 4)
-        mask = mouth_mask(boxes, h, w)
-        if self.vgg is not None:
-            dtype = jnp.dtype(self.config.compute)
-            vgg = self.vgg.bind(frozen["vgg19"])
-            images = (x.astype(dtype) for x in (output_01, source_01, mask))
-            perceptual = masked_perceptual(vgg, *images)
-        else:
-            perceptual = masked_pixels(output_01, source_01, mask)
-        cosine = self.cosine(frozen, output_01.reshape(b, t, h, w, 3), sounds, batch)
-        sync = self.expert.loss(frozen["expert"], cosine, self.config.expert.form)
-        return {"perceptual": perceptual.reshape(b, t).mean(1), "sync": sync.mean(1)}
-
-    def cosine(self, frozen: Any, frames_01: jax.Array, sounds: jax.Array, batch: Batch) -> jax.Array:
-        """Similarity of every run of the expert's frames with the sound that begins there: "b s" float32."""
-        b, t, h, w, _ = frames_01.shape
-        dtype, length = jnp.dtype(self.config.compute), self.expert.frames
-        boxes = batch[self.expert.looks_at].reshape(b * t, 4)
-        crops = self.expert.cut(frames_01.reshape(b * t, h, w, 3).astype(dtype), boxes)
-        crops = crops.reshape(b, t, *crops.shape[1:])
-        starts = np.arange(t - length + 1)
-        runs = crops[:, starts[:, None] + np.arange(length)].reshape(b * len(starts), length, *crops.shape[2:])
-        mouths = self.expert.embed_mouths(frozen["expert"], runs)
-        return jnp.sum(mouths.reshape(sounds.shape) * sounds, -1)
-
-    def whole(self, params: Any, frozen: Any) -> Any:
-        """Audio2Exp's parameters, the trained and the frozen half together, in the dtype they compute in."""
-        dtype = jnp.dtype(self.config.compute)
-        trained = jax.tree.map(lambda x: x.astype(dtype), params)
-        if self.config.train_audio_encoder:
-            return trained
-        return {"audio_encoder": (frozen["expert"] if self._hears_as_expert else frozen)["audio_encoder"], **trained}
 
     def training_data(self, rows: parallel.Rows) -> grain.IterDataset:
         stream = transforms.endless(self._clips, self._examples(self._clips), self.config.loop.seed)
@@ -424,8 +262,8 @@ class Audio2ExpTask:
         def evaluate(
             params: Any, frozen: Any, encoded: Encoded, batch: Batch, alpha: float, silent: float
         ) -> dict[str, jax.Array]:
-            output_01, delta = self.edited(frozen, params, encoded, batch, alpha, silent)
-            terms = self.judge(frozen, output_01, encoded.sounds, batch)
+            output_01, delta = self.terms.edited(params, frozen, encoded, batch, alpha, silent)
+            terms = self.terms.judge(frozen, output_01, encoded.sounds, batch)
             return {**terms, "expression_change": jnp.sqrt(total.anchor(delta))}
 
         return jax.jit(evaluate)
@@ -433,19 +271,24 @@ class Audio2ExpTask:
     @functools.cached_property
     def _evaluate_expression(self) -> Any:
         def evaluate(params: Any, frozen: Any, batch: Batch) -> jax.Array:
-            return self.expression_distance(frozen, params, self.heard(frozen, params, batch), batch)
+            heard = self.terms.heard(params, frozen, batch)
+            return self.terms.expression_distance(params, frozen, heard, batch)
 
         return jax.jit(evaluate)
 
     @functools.cached_property
     def encode(self) -> Any:
         """Compiled (params, frozen, batch) -> `Encoded`."""
-        return jax.jit(lambda params, frozen, batch: self.encoded(frozen, self.heard(frozen, params, batch), batch))
+
+        def encode(params: Any, frozen: Any, batch: Batch) -> Encoded:
+            return self.terms.encoded(frozen, self.terms.heard(params, frozen, batch), batch)
+
+        return jax.jit(encode)
 
     @functools.cached_property
     def render(self) -> Any:
         """Compiled (params, frozen, encoded, batch, alpha, silent alpha) -> frames "b t h w 3"."""
-        return jax.jit(lambda params, frozen, *what: self.edited(frozen, params, *what)[0])
+        return jax.jit(lambda params, frozen, *what: self.terms.edited(params, frozen, *what)[0])
 
     def pictures(self, current: State, frozen: Any, batch: Batch, path: MediaFolder) -> dict[str, np.ndarray]:
         audio2exp_show.write_clip(self, current, frozen, self._held_out, path)
@@ -459,12 +302,6 @@ class Audio2ExpTask:
             audio2exp_show.export(self, params, int(current["step"]), folder)
 
 
-def _by_frame(batch: Batch) -> tuple[dict[str, jax.Array], HeadPose]:
-    """What a batch says of each frame, "b t ..." as "b*t ...", and the poses among it."""
-    flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in batch.items() if name in FRAME_FIELDS}
-    return flat, HeadPose(*(flat[name] for name in HeadPose._fields))
-
-
 def _same(one: Any, other: Any) -> bool:
     """Whether two parameter trees are equal to the bit."""
     return jax.tree.structure(one) == jax.tree.structure(other) and jax.tree.all(
@@ -476,7 +313,6 @@ def _zeros(abstract: Any) -> Any:
     return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
 
 
-FRAME_FIELDS = ("source_u8", "canonical", *HeadPose._fields)
 EVALUATED = (("unedited", 0.0, 0.0), *((f"alpha_{alpha:g}", alpha, 1.0) for alpha in EVALUATED_ALPHAS))
 
 Config = Audio2ExpTraining

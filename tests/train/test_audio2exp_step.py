@@ -122,9 +122,9 @@ def trained(world, task, tmp_path_factory):
 
 def test_zero_layer_gives_the_reconstruction_to_the_bit(task, batch):
     params = task.init(jax.random.key(0))["params"]
-    encoded, run = task.encode(params, task.frozen, batch), jax.jit(task.edited)
-    plain, none = run(task.frozen, params, encoded, batch, 0.0, 0.0)
-    edited, delta = run(task.frozen, params, encoded, batch, 1.0, 1.0)
+    encoded, run = task.encode(params, task.frozen, batch), jax.jit(task.terms.edited)
+    plain, none = run(params, task.frozen, encoded, batch, 0.0, 0.0)
+    edited, delta = run(params, task.frozen, encoded, batch, 1.0, 1.0)
     assert np.array_equal(plain, edited)
     assert not np.any(delta) and not np.any(none)
     assert plain.shape == (8, 4, 32, 32, 3)
@@ -206,7 +206,7 @@ def terms_of(world, batch, **changes):
     task = Audio2ExpTask(recipe(world, weights=Audio2ExpWeights(anchor=1.0, smoothness=1.0), **changes))
 
     def loss(params, frozen):
-        values = task.terms(params, frozen, batch, 0.8, jnp.linspace(0, 1, 8))
+        values = task.terms.of_batch(params, frozen, batch, 0.8, jnp.linspace(0, 1, 8))
         return sum(jnp.mean(value) for value in values.values()), values
 
     compiled = parity.AS_WRITTEN(jax.value_and_grad(loss, has_aux=True))
@@ -256,7 +256,7 @@ def test_experts_that_hear_mel_teach_an_encoder_of_its_own(world, name, tmp_path
     start = {**task.init(jax.random.key(0))["params"], **PARAMS}
 
     def sync(params):
-        return jnp.sum(task.terms(params, task.frozen, batch, 1.0, 1.0)["sync"])
+        return jnp.sum(task.terms.of_batch(params, task.frozen, batch, 1.0, 1.0)["sync"])
 
     value, gradient = jax.jit(jax.value_and_grad(sync))(start)
     assert np.isfinite(value)
@@ -274,13 +274,15 @@ def test_the_filmed_expression_alone_teaches_without_rendering(world, tmp_path):
     task = Audio2ExpTask(chosen)
     batch = next(iter(task.training_data(parallel.Rows(8, 0, 8))))
     params = task.init(jax.random.key(0))["params"]
-    program = str(jax.make_jaxpr(task.terms)(params, task.frozen, batch, 1.0, 1.0))
-    assert list(task.terms(params, task.frozen, batch, 1.0, 1.0)) == ["expression"]
+    program = str(jax.make_jaxpr(task.terms.of_batch)(params, task.frozen, batch, 1.0, 1.0))
+    assert list(task.terms.of_batch(params, task.frozen, batch, 1.0, 1.0)) == ["expression"]
     assert "source_u8" in batch and "gather" not in program, "the renderer's warp is not in the program"
     spoken, silent = batch["spoken_expression"], batch["silent_expression"][:, None]
     expected = np.abs(spoken - batch["expression"]).mean((1, 2, 3)) * batch["spoken_known"]
     expected += np.abs(silent - batch["expression"]).mean((1, 2, 3)) * batch["silent_known"]
-    np.testing.assert_allclose(task.terms(params, task.frozen, batch, 1.0, 1.0)["expression"], expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        task.terms.of_batch(params, task.frozen, batch, 1.0, 1.0)["expression"], expected, rtol=1e-5
+    )
     loop.run(task, chosen.loop, folder=tmp_path)
     lines = list(metrics.read(tmp_path / "metrics.jsonl"))
     learned = [line["expression"] for line in lines if "expression" in line]
@@ -368,7 +370,7 @@ def test_no_more_frames_are_rendered_at_once_than_fit(clips, parts):
 
 def test_what_needs_no_picture_is_learned_without_one(world, batch):
     task = Audio2ExpTask(recipe(world, weights=Audio2ExpWeights(perceptual=0, sync=0, anchor=1.0, smoothness=1.0)))
-    terms = task.terms(PARAMS, task.frozen, batch, 0.8, 1.0)
+    terms = task.terms.of_batch(PARAMS, task.frozen, batch, 0.8, 1.0)
     assert set(terms) == {"anchor", "smoothness"} and all(np.all(np.asarray(x) > 0) for x in terms.values())
     with pytest.raises(ValueError, match="all weights are 0"):
         Audio2ExpWeights(perceptual=0, sync=0)
