@@ -1,8 +1,8 @@
 """From one video to clips of one face: 25 frames a second, a square crop that stands still, 68 landmarks, sound.
 
 Runs in worker processes without jax. A video is read twice, first to follow the face, then to cut the pictures, so
-that its frames are never held. What is made of it is, until it is written: the JPEG files of its clips, its landmarks
-and its sound, so memory grows with the length of a video.
+that its frames are never held; clips come one at a time, so that their pictures are not either. Its landmarks and its
+sound are: some hundred megabytes an hour.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,9 +84,10 @@ class Piece(NamedTuple):
 
 
 class CutVideo(NamedTuple):
-    """samples: the video's whole sound, float32 at 16 kHz, for features that look beyond the clip."""
+    """pieces: one at a time, to be gone through once. samples: the video's whole sound, float32 at 16 kHz, for features
+    that look beyond the clip."""
 
-    pieces: list[Piece]
+    pieces: Iterable[Piece]
     drops: list[Drop]
     samples: np.ndarray
 
@@ -106,7 +107,8 @@ def _finder() -> Finder:
 
 
 def cut_video(root: pathlib.Path, video: Video, config: CutConfig, finder: Finder | None = None) -> CutVideo:
-    """All usable clips of one video. Raises `UserError` if nothing of it can be read or used at all."""
+    """All usable clips of one video. Raises `UserError` if nothing of it can be read or used at all; what is read for
+    the clips may still raise anything that the decoders do."""
     source = VideoSource(root / video.file)
     samples = read_audio(root / (video.sound or video.file)).samples
     if np.sqrt(np.mean(samples**2)) < config.min_rms:
@@ -204,9 +206,8 @@ def _cut(
     boxes: dict[range, Box],
     samples: np.ndarray,
     config: CutConfig,
-) -> list[Piece]:
+) -> Iterator[Piece]:
     """The second reading: crops and encodes the frames of every clip."""
-    pieces: list[Piece] = []
     waiting = sorted(boxes, key=lambda span: span.start)
     encoded: list[dict[str, np.ndarray]] = []
     strip: list[np.ndarray] = []
@@ -221,10 +222,9 @@ def _cut(
         if (number - span.start) % max(1, len(span) // THUMBNAILS) == 0 and len(strip) < THUMBNAILS:
             strip.append(cv2.resize(face, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA))
         if number == span.stop - 1:
-            pieces.append(_piece(video, span, boxes[span], seen, encoded, strip, samples, config))
+            yield _piece(video, span, boxes[span], seen, encoded, strip, samples, config)
             waiting.pop(0)
             encoded, strip = [], []
-    return pieces
 
 
 def _piece(

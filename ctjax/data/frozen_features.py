@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -53,10 +54,13 @@ class FrozenFeatures:
         """The feature window of silence, "18 c", or None without HuBERT."""
         return None if self._speech is None else computed_silence(self._speech)
 
-    def of(self, cut: CutVideo) -> list[Arrays]:
-        """The further arrays of each of the video's pieces."""
-        steps = self._hubert_steps(cut.samples) if self._speech is not None and cut.pieces else None
-        return [self._of_piece(piece, steps) for piece in cut.pieces]
+    def of(self, cut: CutVideo) -> Iterator[tuple[Piece, Arrays]]:
+        """Each of the video's pieces and its further arrays, one at a time."""
+        steps = None
+        for piece in cut.pieces:
+            if self._speech is not None and steps is None:
+                steps = self._hubert_steps(cut.samples)
+            yield piece, self._of_piece(piece, steps)
 
     def _of_piece(self, piece: Piece, steps: np.ndarray | None) -> Arrays:
         arrays: Arrays = {}

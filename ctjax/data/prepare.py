@@ -1,8 +1,9 @@
 """Footage to records: every video once, on all cores, over several hosts, to be killed and started again at will.
 
-Each finished video leaves one file in `work/`, written under a temporary name and renamed: clips, what was dropped,
-thumbnails. A host that has done all of its videos packs them into its shards; the last host to finish writes the
-manifest, which makes the set complete, and then removes `work/` and what killed processes left half-written.
+Each video has a folder in `work/`, through which its clips go one at a time, so that memory does not grow with their
+pictures; and beside it a file, once all of them are there, that says what they are and what was dropped. A host that
+has done all of its videos packs them into its shards; the last host to finish writes the manifest, which makes the set
+complete, and then removes `work/` and what killed processes left half-written.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import multiprocessing
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,7 @@ import numpy as np
 
 from ctjax import __version__, config
 from ctjax.data import cutting, footage, prepare_report, records, untrained
-from ctjax.data.cutting import CutConfig, CutVideo, cut_video
+from ctjax.data.cutting import CutConfig, CutVideo, Piece, cut_video
 from ctjax.data.footage import Video
 from ctjax.data.frozen_features import FrozenFeatures
 from ctjax.data.records import HUBERT, Clip, ClipInfo
@@ -119,7 +120,7 @@ def _prepare_share(
     waiting = [video for video in mine if not _done_file(work, video).is_file()]
     bar = progress_bar(total=len(mine), initial=len(mine) - len(waiting), unit="video", desc="prepare")
     with bar:
-        for video, result in _cut_all(settings, waiting):
+        for video, result in _cut_all(settings, work, waiting):
             _write_video(work, video, result, features, gate)
             bar.update()
     _pack(output, work, mine, f"{index:04d}-of-{count:04d}")
@@ -171,37 +172,75 @@ def _begin(
         )
 
 
-def _cut_all(settings: PrepareConfig, videos: Sequence[Video]) -> Iterator[tuple[Video, CutVideo | str]]:
+@dataclass(frozen=True)
+class _Stored:
+    """Pieces in files of a folder, read one at a time and removed once they were used."""
+
+    folder: pathlib.Path
+    count: int
+
+    def __iter__(self) -> Iterator[Piece]:
+        for number in range(self.count):
+            file = self.folder / f"{number}.piece"
+            with np.load(file, allow_pickle=False) as stored:
+                arrays = dict(stored)
+            about = json.loads(arrays.pop("about").tobytes())
+            thumbnails = arrays.pop("thumbnails").tobytes()
+            yield Piece(config.from_mapping(ClipInfo, about["info"]), about["start"], arrays, thumbnails)
+            file.unlink()
+
+
+class _CannotStore(UserError):
+    """The disk does not take it: no fault of the video that is read."""
+
+
+def _stored(pieces: Iterable[Piece], folder: pathlib.Path) -> _Stored:
+    """Writes the pieces to the folder, empty or not there before, as they come."""
+    count = 0
+    for count, piece in enumerate(pieces, 1):
+        about = json.dumps({"info": config.to_mapping(piece.info), "start": piece.start}).encode()
+        texts = {"about": np.frombuffer(about, np.uint8), "thumbnails": np.frombuffer(piece.thumbnails, np.uint8)}
+        try:
+            with written_whole(folder / f"{count - 1}.piece") as temporary, temporary.open("wb") as file:
+                np.savez(file, **texts, **piece.arrays)
+        except UserError as error:
+            raise _CannotStore(str(error)) from error
+    return _Stored(folder, count)
+
+
+def _cut_all(
+    settings: PrepareConfig, work: pathlib.Path, videos: Sequence[Video]
+) -> Iterator[tuple[Video, CutVideo | str]]:
     """Every video with its clips, or why there are none, in the order they are done."""
     root = pathlib.Path(settings.source) if settings.source else None
     if settings.workers == 0:
         for video in videos:
-            yield video, _cut_one(root, video, settings.cut)
+            yield video, _cut_one(root, video, settings.cut, _folder(work, video))
         return
     waiting = list(videos)
     while waiting:
         try:
-            for video, result in _cut_in_pool(root, waiting, settings):
+            for video, result in _cut_in_pool(root, waiting, settings, work):
                 waiting.remove(video)
                 yield video, result
         except BrokenProcessPool:
             # One of the files killed its process. The next ones go one at a time, so that the culprit is known.
             suspects, waiting = waiting[: 2 * settings.workers], waiting[2 * settings.workers :]
             for video in suspects:
-                yield video, _cut_alone(root, video, settings.cut)
+                yield video, _cut_alone(root, video, settings.cut, _folder(work, video))
 
 
 def _cut_in_pool(
-    root: pathlib.Path | None, videos: Sequence[Video], settings: PrepareConfig
+    root: pathlib.Path | None, videos: Sequence[Video], settings: PrepareConfig, work: pathlib.Path
 ) -> Iterator[tuple[Video, CutVideo | str]]:
-    """As many videos under way as twice the processes: their pictures are held in memory."""
+    """As many videos under way as twice the processes: their pictures wait on the disk."""
     queue = iter(videos)
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(settings.workers, mp_context=spawn) as pool:
         running: dict[concurrent.futures.Future, Video] = {}
         while True:
             while len(running) < 2 * settings.workers and (video := next(queue, None)) is not None:
-                running[pool.submit(_cut_one, root, video, settings.cut)] = video
+                running[pool.submit(_cut_one, root, video, settings.cut, _folder(work, video))] = video
             if not running:
                 return
             done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -210,53 +249,71 @@ def _cut_in_pool(
                 yield running.pop(future), result
 
 
-def _cut_alone(root: pathlib.Path | None, video: Video, cut: CutConfig) -> CutVideo | str:
+def _cut_alone(root: pathlib.Path | None, video: Video, cut: CutConfig, folder: pathlib.Path) -> CutVideo | str:
     try:
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(_cut_one, root, video, cut).result()
+            return pool.submit(_cut_one, root, video, cut, folder).result()
     except BrokenProcessPool:
         return CRASHED
 
 
-def _cut_one(root: pathlib.Path | None, video: Video, cut: CutConfig) -> CutVideo | str:
-    """The video's clips, or in one line why it gives none. root: None for clips of synthetic speakers."""
-    if root is None:
-        return synthetic_clips.draw(video, cut.size)
+def _cut_one(root: pathlib.Path | None, video: Video, cut: CutConfig, folder: pathlib.Path) -> CutVideo | str:
+    """The video's clips, stored in `folder`, or in one line why it gives none. root: None for clips of synthetic
+    speakers."""
     try:
-        return cut_video(root, video, cut)
+        if folder.exists():  # a killed process left it
+            shutil.rmtree(folder)
+        folder.mkdir()
+    except OSError as error:
+        raise _CannotStore(f"{folder}: cannot be made anew ({error.strerror})") from error
+    if root is None:
+        drawn = synthetic_clips.draw(video, cut.size)
+        return drawn._replace(pieces=_stored(drawn.pieces, folder))
+    try:
+        found = cut_video(root, video, cut)
+        return found._replace(pieces=_stored(found.pieces, folder))
+    except _CannotStore:
+        raise
     except UserError as error:
         return str(error).replace(f"{root / video.file}: ", "")
     except Exception as error:  # a broken file may raise anything inside the decoders; the others must go on
         return f"cannot be read ({type(error).__name__}: {error})"
 
 
+def _folder(work: pathlib.Path, video: Video) -> pathlib.Path:
+    return work / hashlib.sha256(video.file.encode()).hexdigest()[:24]
+
+
 def _done_file(work: pathlib.Path, video: Video) -> pathlib.Path:
-    return work / f"{hashlib.sha256(video.file.encode()).hexdigest()[:24]}.done"
+    return _folder(work, video).with_suffix(".json")
+
+
+def _record_file(work: pathlib.Path, video: Video, number: int) -> pathlib.Path:
+    return _folder(work, video) / f"{number}.record"
 
 
 def _write_video(
     work: pathlib.Path, video: Video, result: CutVideo | str, features: FrozenFeatures, gate: SyncGate | None
 ) -> None:
-    """Leaves the video's clips in one file, complete under its name or not there."""
+    """Leaves the video's clips as records in its folder, and then the file that says that they are there."""
     about: dict[str, Any] = {"video": video.file, "reason": "", "drops": [], "clips": [], "offsets": {}}
-    arrays: dict[str, np.ndarray] = {}
+    about["thumbnails"] = []
     if isinstance(result, str):
         about["reason"] = result
     else:
         about["drops"] = [drop._asdict() for drop in result.drops]
-        for piece, more in zip(result.pieces, features.of(result), strict=True):
+        for piece, more in features.of(result):
             record = records.encode_clip(piece.info, {**piece.arrays, **more})
             if gate and (offset := gate.offset(Clip(record))):
                 about["offsets"][piece.info.id] = offset._asdict()
                 if gate.out_of_sync(offset):
                     about["drops"].append(cutting.drop(piece.start, piece.info.frames, OUT_OF_SYNC)._asdict())
                     continue
-            number = len(about["clips"])
+            with written_whole(_record_file(work, video, len(about["clips"]))) as temporary:
+                temporary.write_bytes(record)
             about["clips"].append(config.to_mapping(piece.info))
-            arrays[f"thumbnails_{number}"] = np.frombuffer(piece.thumbnails, np.uint8)
-            arrays[f"record_{number}"] = np.frombuffer(record, np.uint8)
-    with written_whole(_done_file(work, video)) as temporary, temporary.open("wb") as file:
-        np.savez(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
+            about["thumbnails"].append(base64.b64encode(piece.thumbnails).decode())
+    write_text(_done_file(work, video), json.dumps(about))
 
 
 def _pack(output: pathlib.Path, work: pathlib.Path, videos: Sequence[Video], name: str) -> None:
@@ -274,17 +331,13 @@ def _pack(output: pathlib.Path, work: pathlib.Path, videos: Sequence[Video], nam
             pending.clear()
 
     for video in videos:
-        with np.load(_done_file(work, video), allow_pickle=False) as done:
-            about = json.loads(done["about"].tobytes())
-            clips += about["clips"]
-            about["thumbnails"] = [
-                base64.b64encode(done[f"thumbnails_{n}"].tobytes()).decode() for n in range(len(about["clips"]))
-            ]
-            parts.append(about)
-            for number in range(len(about["clips"])):
-                pending.append(done[f"record_{number}"].tobytes())
-                if len(pending) == CLIPS_PER_SHARD:
-                    flush()
+        about = json.loads(_done_file(work, video).read_text(encoding="utf-8"))
+        clips += about["clips"]
+        parts.append(about)
+        for number in range(len(about["clips"])):
+            pending.append(_record_file(work, video, number).read_bytes())
+            if len(pending) == CLIPS_PER_SHARD:
+                flush()
     flush()
     part = {"clips": clips, "shards": shards, "videos": parts}
     write_text(work.parent / f"{name}.json", json.dumps(part))

@@ -91,5 +91,5 @@ def _encoded(clip: Clip, features: FrozenFeatures) -> bytes:
     replaced = {name for network in features.fingerprints for name in FIELDS[network]}
     arrays = {name: clip[name] for name in clip.names if name not in replaced}
     samples = arrays["samples"].astype(np.float32) / 32767
-    (more,) = features.of(CutVideo([Piece(clip.info, 0, arrays, b"")], [], samples))
+    ((_, more),) = features.of(CutVideo([Piece(clip.info, 0, arrays, b"")], [], samples))
     return records.encode_clip(clip.info, arrays | more)

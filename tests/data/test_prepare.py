@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ctjax import config
-from ctjax.data import cutting, prepare
+from ctjax.data import cutting, footage, prepare
 from ctjax.data.cutting import CutConfig
 from ctjax.data.prepare import PrepareConfig
 from ctjax.data.records import RecordSet
@@ -193,7 +193,7 @@ def test_killed_at_random_and_started_again_gives_the_same_records(videos, prepa
     for least in (2, 5, 8):
         process = begin(settings(videos, output))
         end = time.monotonic() + 120
-        while process.poll() is None and len(list(output.glob("work/*/*.done"))) < least and time.monotonic() < end:
+        while process.poll() is None and len(list(output.glob("work/*/*.json"))) < least and time.monotonic() < end:
             time.sleep(0.002)
         process.kill()
         process.communicate()
@@ -288,6 +288,34 @@ def test_a_disk_that_fills_while_packing(two, tmp_path):
     assert not list((output / "shards").iterdir())
     assert prepare.prepare(two(0, 1)).clips == 3
     assert len(everything(output)) == 3
+
+
+def test_a_disk_that_fills_while_cutting_is_no_fault_of_the_video(two, tmp_path):
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    _, errors = begin(two(0, 1), limited).communicate(timeout=240)
+    last = errors.decode().splitlines()[-1]
+    assert "0.piece: cannot be written (" in last and "run the same command again" in last
+    assert prepare.prepare(two(0, 1)).clips == 3
+
+
+def test_clips_of_a_video_are_cut_one_at_a_time(videos, tmp_path, monkeypatch):
+    """Their pictures are what would fill the memory of whoever prepares an hour of video."""
+    cut, held = cutting._piece, []
+
+    def piece(*args):
+        assert len(list(tmp_path.glob("*.piece"))) == len(held), "the one before is on the disk"
+        held.append(cut(*args))
+        return held[-1]
+
+    monkeypatch.setattr(cutting, "_piece", piece)
+    video = footage.Video("anna/good.mp4", "anna", "train")
+    found = prepare._cut_one(videos, video, CUT, tmp_path)
+    assert len(held) == 2
+    for number, (stored, whole) in enumerate(zip(found.pieces, held, strict=True)):
+        assert stored[:2] == whole[:2] and stored.thumbnails == whole.thumbnails
+        assert all(np.array_equal(stored.arrays[name], whole.arrays[name]) for name in whole.arrays)
+        assert len(list(tmp_path.glob("*.piece"))) == 2 - number
+    assert not list(tmp_path.glob("*.piece"))
 
 
 def test_reading_in_other_processes_goes_on_past_broken_files(tmp_path):
