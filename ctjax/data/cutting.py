@@ -93,7 +93,8 @@ class CutVideo(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """What the first reading leaves of a frame. fault: why it cannot be used, or ""; cut: a new shot begins here."""
+    """What the first reading leaves of a frame. points: "468 2", without depth; fault: why it cannot be used, or "";
+    cut: a new shot begins here."""
 
     points: np.ndarray | None
     fault: str
@@ -142,7 +143,7 @@ def _observe(source: VideoSource, config: CutConfig, finder: Finder) -> Iterator
         fault = "no face" if mesh is None else "two faces" if crowded else ""
         if mesh is not None and extents(mesh.points).width < config.min_face_px:
             fault = "face too small"
-        yield _Seen(None if mesh is None else mesh.points, fault, cut)
+        yield _Seen(None if mesh is None else mesh.points[:, :2].copy(), fault, cut)
 
 
 def _spans(seen: Sequence[_Seen], config: CutConfig) -> tuple[list[range], list[Drop]]:

@@ -140,13 +140,13 @@ class SyncWindows(grain.transforms.RandomMap):
 class DrivenFrames(grain.transforms.RandomMap):
     """Source frames of one clip and driving sound by `PairingConfig`: an example of Audio2Exp's training.
 
-    source_u8 "t h w 3"; boxes "t 4"; canonical, expression "t k 3"; yaw_deg, pitch_deg, roll_deg "t";
-    translation "t 3"; hubert "t 18 c" (one window a frame, of the driving sound); pairing: one of `PAIRINGS`;
-    samples int16 "s" (the driving sound, for clips with sound); clip, driver: numbers of the two clips. `extras`, for
-    experts that need them: mel "t 16 80", windows of the driving sound; lower_faces "t 4", further boxes. With
-    `expressions` also what the clip's own expression is where the sound is from, spoken_expression "t k 3", and where
-    the clip is silent, silent_expression "k 3" (its mean); each with spoken_known, silent_known (0 or 1), since another
-    person's sound, and a clip without silence, have none.
+    source_u8 "t h w 3", unless without `pictures`; boxes "t 4"; canonical, expression "t k 3"; yaw_deg, pitch_deg,
+    roll_deg "t"; translation "t 3"; hubert "t 18 c" (one window a frame, of the driving sound); pairing: one of
+    `PAIRINGS`; samples int16 "s" (the driving sound, for clips with sound); clip, driver: numbers of the two clips.
+    `extras`, for experts that need them: mel "t 16 80", windows of the driving sound; lower_faces "t 4", further boxes.
+    With `expressions` also what the clip's own expression is where the sound is from, spoken_expression "t k 3", and
+    where the clip is silent, silent_expression "k 3" (its mean); each with spoken_known, silent_known (0 or 1), since
+    another person's sound, and a clip without silence, have none.
     """
 
     def __init__(
@@ -158,8 +158,9 @@ class DrivenFrames(grain.transforms.RandomMap):
         pairing: PairingConfig,
         extras: Collection[str] = (),
         expressions: bool = False,
+        pictures: bool = True,
     ):
-        self._expressions = expressions
+        self._expressions, self._pictures = expressions, pictures
         self._records, self._clips, self._frames, self._pairing = records, clips, frames, pairing
         self._extras = extras
         self._of_person: dict[str, list[int]] = defaultdict(list)
@@ -177,7 +178,6 @@ class DrivenFrames(grain.transforms.RandomMap):
         kind, driver, driving = self._partner(number, int(frames[0]), rng)
         driving_clip = clip if driver == number else self._records[driver]
         example = {
-            "source_u8": clip.images(frames),
             "boxes": mouth_boxes(clip["landmarks"])[frames],
             "hubert": sound_windows(driving_clip["hubert"], "hubert", driving),
             "samples": sound_of(driving_clip, driving),
@@ -185,6 +185,8 @@ class DrivenFrames(grain.transforms.RandomMap):
             "clip": np.int32(number),
             "driver": np.int32(driver),
         }
+        if self._pictures:
+            example["source_u8"] = clip.images(frames)
         if "mel" in self._extras:
             example["mel"] = sound_windows(read_sound(driving_clip, "mel"), "mel", driving)
         if "lower_faces" in self._extras:

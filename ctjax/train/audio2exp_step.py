@@ -214,7 +214,9 @@ class Audio2ExpTask:
         return loss, metrics
 
     def training_data(self, rows: parallel.Rows) -> grain.IterDataset:
-        stream = transforms.endless(self._clips, self._examples(self._clips), self.config.loop.seed)
+        # what nothing looks at need not be decoded
+        examples = self._examples(self._clips, pictures=self.config.weights.looks_at_pictures)
+        stream = transforms.endless(self._clips, examples, self.config.loop.seed)
         return pipeline.batches(stream, rows, self.config.reading)
 
     def evaluation_data(self, rows: parallel.Rows) -> Iterable[Batch]:
@@ -223,7 +225,7 @@ class Audio2ExpTask:
         stream = transforms.in_order(clips, self._examples(clips), 0)
         return pipeline.first_batches(stream, rows, self.config.evaluation_batches)
 
-    def _examples(self, clips: np.ndarray) -> transforms.DrivenFrames:
+    def _examples(self, clips: np.ndarray, *, pictures: bool = True) -> transforms.DrivenFrames:
         config = self.config
         return transforms.DrivenFrames(
             self.records,
@@ -232,6 +234,7 @@ class Audio2ExpTask:
             pairing=config.pairing,
             extras=self.extras,
             expressions=config.weights.expression != 0,
+            pictures=pictures,
         )
 
     @property

@@ -276,7 +276,9 @@ def test_the_filmed_expression_alone_teaches_without_rendering(world, tmp_path):
     params = task.init(jax.random.key(0))["params"]
     program = str(jax.make_jaxpr(task.terms.of_batch)(params, task.frozen, batch, 1.0, 1.0))
     assert list(task.terms.of_batch(params, task.frozen, batch, 1.0, 1.0)) == ["expression"]
-    assert "source_u8" in batch and "gather" not in program, "the renderer's warp is not in the program"
+    assert "gather" not in program, "the renderer's warp is not in the program"
+    assert "source_u8" not in batch, "no picture is decoded for it"
+    assert "source_u8" in next(iter(task.evaluation_data(parallel.Rows(8, 0, 8)))), "sheets show some"
     spoken, silent = batch["spoken_expression"], batch["silent_expression"][:, None]
     expected = np.abs(spoken - batch["expression"]).mean((1, 2, 3)) * batch["spoken_known"]
     expected += np.abs(silent - batch["expression"]).mean((1, 2, 3)) * batch["silent_known"]
