@@ -58,6 +58,7 @@ def get_config() -> ConfigDict:
                     "landmark": 0.0,
                     "lips": 0.0,
                     "turned": 0.0,
+                    "closed": 0.0,
                 },
                 "gan_mode": "hinge",
                 "mouth": True,

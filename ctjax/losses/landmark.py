@@ -44,6 +44,16 @@ def turned(keypoints: Float[Array, "b k 3"], landmarks: Float[Array, "b 68 2"]) 
     return jnp.sum(share * jnp.abs(placed - targets).sum(-1), -1) / jnp.sum(share)
 
 
+def closed(canonical: Float[Array, "b k 3"]) -> Float[Array, " b"]:
+    """How far the inner lips of canonical keypoints are apart, x, y and z added.
+
+    A canonical face with its mouth closed leaves all of the opening to the expression. Otherwise every face has some of
+    it in its canonical keypoints, which Audio2Exp does not see: it cannot know what expression would close that mouth.
+    """
+    upper, lower = LIP_PAIRS[0]
+    return jnp.abs(canonical[:, lower] - canonical[:, upper]).sum(-1)
+
+
 def drawn_to(
     keypoints: Float[Array, "b k 3"], landmarks: Float[Array, "b 68 2"]
 ) -> tuple[Float[Array, "b n 2"], Float[Array, "b n 2"]]:

@@ -19,7 +19,7 @@ from ctjax.losses import equivariance, gan, pose_prior
 from ctjax.losses.discriminator import Discriminator, Verdict, inner_maps, predictions, stack_clips
 from ctjax.losses.equivariance import Warp, WarpConfig
 from ctjax.losses.keypoint_prior import keypoint_prior
-from ctjax.losses.landmark import landmark, lips, turned
+from ctjax.losses.landmark import closed, landmark, lips, turned
 from ctjax.losses.mouth import inner_mouth_pixel, mouth_pixel
 from ctjax.losses.perceptual import mean_per_example, perceptual
 from ctjax.losses.vgg19 import CONVOLUTIONS_PER_BLOCK, Vgg19
@@ -33,8 +33,8 @@ class LossWeights:
     """The reference's defaults. perceptual: per VGG layer; feature_matching: per discriminator block; pixel: mean
     absolute difference; mouth_pixel: the same around the mouth alone; mouth_drawn: the same of what the decoder drew
     there, before the source was blended in, without which it learns nothing where copying is good enough; inner_mouth:
-    both between the lips alone, see `ctjax.losses.mouth.inner_mouth_pixel`; landmark, lips, turned: see
-    `ctjax.losses.landmark`; the reference has none of these seven. A term of weight 0 is not computed."""
+    both between the lips alone, see `ctjax.losses.mouth.inner_mouth_pixel`; landmark, lips, turned, closed: see
+    `ctjax.losses.landmark`; the reference has none of these eight. A term of weight 0 is not computed."""
 
     perceptual: tuple[float, ...] = (10.0,) * 5
     generator_gan: float = 1.0
@@ -52,6 +52,7 @@ class LossWeights:
     landmark: float = 0.0
     lips: float = 0.0
     turned: float = 0.0
+    closed: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.perceptual) != (layers := len(CONVOLUTIONS_PER_BLOCK)):
@@ -114,7 +115,8 @@ class Reconstruction(NamedTuple):
     """What the losses look at, all of it float32 at least. prediction_01, driving_01: "b h w 3", the first None where
     nothing was drawn; drawn_01: the prediction before the source was blended in; pose: estimated on the driving frames;
     source, driving, warped: keypoints of the source and driving frames, and of the latter under `warp` (None without
-    equivariance); turned: keypoints "b k 3" of the source in the driving frame's pose, its own expression kept."""
+    equivariance); canonical: the source's keypoints before pose and expression, "b k 3", and turned: the same in the
+    driving frame's pose, the source's own expression kept."""
 
     prediction_01: Float[Array, "b h w 3"] | None
     driving_01: Float[Array, "b h w 3"]
@@ -124,6 +126,7 @@ class Reconstruction(NamedTuple):
     warp: Warp | None = None
     warped: Posed | None = None
     drawn_01: Float[Array, "b h w 3"] | None = None
+    canonical: Float[Array, "b k 3"] | None = None
     turned: Float[Array, "b k 3"] | None = None
 
 
@@ -175,6 +178,8 @@ def generator_terms(
             terms[name] = weight * sum(distance(posed.keypoints, targets) for posed, targets in pairs)
     if weights.turned:
         terms["turned"] = weights.turned * turned(made.turned, landmarks[1])
+    if weights.closed:
+        terms["closed"] = weights.closed * closed(made.canonical)
     return terms
 
 

@@ -27,7 +27,7 @@ from ctjax.evaluate.image import psnr, ssim
 from ctjax.losses import discriminator, hopenet, vgg19
 from ctjax.losses.discriminator import DiscriminatorConfig
 from ctjax.losses.hopenet import HopenetConfig
-from ctjax.losses.landmark import LIP_PAIRS, drawn_to
+from ctjax.losses.landmark import LIP_PAIRS, closed, drawn_to
 from ctjax.losses.renderer_total import RendererLossConfig, takes_every_nth
 from ctjax.losses.vgg19 import Vgg19Config
 from ctjax.motion.keypoints import transform_jacobians, transform_keypoints
@@ -266,8 +266,9 @@ class RendererTask:
         pose_error_deg, mean over the angles, between our estimates on the two; and where a target pose is known,
         target_pose_error_deg, of our estimate on the driving frame; and where landmarks are known,
         landmark_distance_px, how far from them the driving frame's keypoints are that the landmark loss draws there,
-        turned_distance_px, how far those of the source are, turned to the driving frame's pose, and aperture_error_px,
-        how far from the truth the driving frame's see the inner lips apart."""
+        turned_distance_px, how far those of the source are, turned to the driving frame's pose, aperture_error_px, how
+        far from the truth the driving frame's see the inner lips apart, and canonical_aperture_px, how far the source's
+        canonical ones have them apart."""
 
         def compare(params: Any, frozen: Any, batch: Batch) -> dict[str, jax.Array]:
             source, driving = images_01(batch)
@@ -297,6 +298,8 @@ class RendererTask:
                 upper, lower = LIP_PAIRS[0]
                 spans = (points[:, [lower]] - points[:, [upper]] for points in (placed, targets))
                 figures["aperture_error_px"] = _distance_px(*spans, source.shape[1])
+                apart = closed(canonical) * source.shape[1] / 2  # -1 to 1 is the picture
+                figures["canonical_aperture_px"] = apart
             return figures
 
         return jax.jit(compare)

@@ -214,10 +214,12 @@ class RendererUpdate:
         train: bool,
         draw: bool = True,
         landmarks: Sequence[Array | None] = (None, None),
+        turn_to: Sequence[Array] | None = None,
     ) -> Outcome:
         """The driving frame from the source's appearance, and what the equivariance loss compares. draw: False leaves
         the generator out, where only keypoints and poses are looked at. landmarks: to draw by, of the source and of
-        the driving frame; None for its estimated keypoints."""
+        the driving frame; None for its estimated keypoints. turn_to: yaw, pitch, roll that the driving frame is known
+        to have, for `Reconstruction.turned`; None for the estimated ones."""
 
         def stage(run: Callable[..., Any], params: Params, *inputs: Any) -> tuple[Any, Params]:
             model = self.bind(params, train=train)
@@ -226,9 +228,9 @@ class RendererUpdate:
 
         run = jax.checkpoint(stage, static_argnums=0) if self.config.remat else stage
         warped_01 = None if warp is None else warp_image(warp, driving_01)
-        (posed, pose, turned), params = run(_pose, params, source_01, driving_01, warped_01)
+        (posed, pose, canonical, turned), params = run(_pose, params, source_01, driving_01, warped_01, turn_to)
         source, driving, warped = posed
-        made = Reconstruction(None, driving_01, pose, source, driving, warp, warped, turned=turned)
+        made = Reconstruction(None, driving_01, pose, source, driving, warp, warped, canonical=canonical, turned=turned)
         if not draw:
             return Outcome(made, None, params)
         features, params = run(lambda model, image: model.generator.encode(image), params, source_01)
@@ -292,14 +294,18 @@ class RendererUpdate:
         draw = self.config.losses.weights.looks_at_pictures
         landmarks = [batch[key] for key in LANDMARK_KEYS] if self.config.needs_landmarks else None
         by = (None, None) if landmarks is None else self._places(*landmarks)
-        outcome = self.reconstruct(params, source_01, driving_01, warp, train=train, draw=draw, landmarks=by)
+        weights = self.config.losses.weights
+        known = self.known_pose(frozen, batch, driving_01) if weights.head_pose or weights.turned else None
+        outcome = self.reconstruct(
+            params, source_01, driving_01, warp, train=train, draw=draw, landmarks=by, turn_to=known
+        )
         critic = self.discriminator.bind(self.cast(judge, self.discriminator_learns), train=train)
         terms = generator_terms(
             outcome.made,
             self.config.losses,
             vgg=self._bind_vgg(frozen),
             discriminator=self._narrowing(critic),
-            target_deg=self.known_pose(frozen, batch, driving_01) if self.config.losses.weights.head_pose else None,
+            target_deg=known,
             landmarks=landmarks,
             inner_mouth=batch[INNER_MOUTH_KEY] if self.config.losses.weights.inner_mouth else None,
         )
@@ -384,10 +390,14 @@ def _is_moment(path: partition.Path) -> bool:
 
 
 def _pose(
-    model: FaceVid2Vid, source_01: Array, driving_01: Array, warped_01: Array | None
-) -> tuple[tuple[Posed, Posed, Posed | None], HeadPose, Array]:
-    """Posed keypoints of source, driving and warped driving frames, the driving frames' pose, and the keypoints of the
-    source in that pose, with its own expression.
+    model: FaceVid2Vid,
+    source_01: Array,
+    driving_01: Array,
+    warped_01: Array | None,
+    turn_to: Sequence[Array] | None,
+) -> tuple[tuple[Posed, Posed, Posed | None], HeadPose, Array, Array]:
+    """Posed keypoints of source, driving and warped driving frames, the driving frames' pose, the source's canonical
+    keypoints, and these in the driving frames' pose, as known or estimated, with the source's own expression.
 
     The canonical keypoints are the source's for all three, the warped frame's too
     (ControlTalk modules/model.py:309-326).
@@ -402,8 +412,10 @@ def _pose(
     source, of_source = posed(source_01)
     driving, pose = posed(driving_01)
     warped = None if warped_01 is None else posed(warped_01)[0]
-    turned = transform_keypoints(canonical.keypoints, pose._replace(expression=of_source.expression))
-    return (source, driving, warped), pose, turned
+    # By the estimated pose alone, depths would be asked for before it is one, and settle wherever they are then.
+    angles = {} if turn_to is None else dict(zip(HeadPose._fields, turn_to, strict=False))
+    turned = transform_keypoints(canonical.keypoints, pose._replace(expression=of_source.expression, **angles))
+    return (source, driving, warped), pose, canonical.keypoints, turned
 
 
 def _moved_to(posed: Posed, landmarks: Array) -> Posed:

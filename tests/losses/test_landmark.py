@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ctjax.losses.landmark import JAW, JAW_SHARE, LANDMARKS, landmark, lips, turned
+from ctjax.losses.landmark import JAW, JAW_SHARE, LANDMARKS, closed, landmark, lips, turned
 
 
 def test_distance_to_the_chosen_landmarks():
@@ -44,3 +44,11 @@ def test_turned_keypoints_count_the_jaw_less():
         moved = keypoints.copy()
         moved[0, place, :2] = 0.3, -0.3
         np.testing.assert_allclose(turned(jnp.asarray(moved), landmarks), share * 0.6 / total, rtol=1e-5)
+
+
+def test_a_canonical_mouth_is_closed_in_depth_too():
+    canonical = np.random.default_rng(0).uniform(-1, 1, (2, 15, 3)).astype(np.float32)
+    canonical[:, 1] = canonical[:, 0]
+    np.testing.assert_array_equal(closed(jnp.asarray(canonical)), 0)
+    canonical[1, 1] += [0.1, -0.2, 0.4]
+    np.testing.assert_allclose(closed(jnp.asarray(canonical)), [0, 0.7], rtol=1e-5)

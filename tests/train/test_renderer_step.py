@@ -25,6 +25,7 @@ from ctjax.losses.renderer_total import (
     discriminator_terms,
     generator_terms,
 )
+from ctjax.motion.keypoints import transform_keypoints
 from ctjax.render.renderer import Renderer
 from ctjax.train import loop, metrics, partition, renderer_step
 from ctjax.train.optim import OptimizerConfig
@@ -460,6 +461,13 @@ def test_turned_keypoints_keep_their_own_expression(start):
     change = pose[0].expression - pose[1].expression
     assert np.abs(change).max() > 1e-3
     np.testing.assert_allclose(made.turned - made.driving.keypoints, change, atol=1e-5)
+    canonical = Renderer(tiny.RENDERER).canonical_keypoints(params, source)
+    np.testing.assert_allclose(made.canonical, canonical, atol=1e-6)
+    known = [np.float32([angle, -angle]) for angle in (30.0, -10.0, 5.0)]
+    made = update.reconstruct(params, source, driving, None, train=False, draw=False, turn_to=known).made
+    angles = dict(zip(("yaw_deg", "pitch_deg", "roll_deg"), known, strict=True))
+    as_known = pose[1]._replace(expression=pose[0].expression, **angles)
+    np.testing.assert_allclose(made.turned, transform_keypoints(canonical, as_known), atol=1e-5)
 
 
 # --- it learns, through the loop, and what it learned can be used ---
