@@ -59,6 +59,7 @@ def get_config() -> ConfigDict:
                     "lips": 0.0,
                     "turned": 0.0,
                     "closed": 0.0,
+                    "depth": 0.0,
                 },
                 "gan_mode": "hinge",
                 "mouth": True,

@@ -20,7 +20,7 @@ FEATURES, DEPTH = 96, 4  # channels behind the encoder, of which the volume has 
 ESTIMATORS = ("kp_detector", "he_estimator")
 GENERATOR = ("first", "down_blocks", "second", "resblocks_3d", "dense_motion_network", "third", "fourth")
 GENERATOR += ("resblocks_2d", "up_blocks", "final")
-WHERE = {"head_pose": 0.2, "landmark": 10.0, "closed": 5.0}
+WHERE = {"head_pose": 0.2, "landmark": 10.0, "closed": 5.0, "depth": 10.0}
 DRAWING = {"pixel": 20.0, "mouth_pixel": 15.0, "mouth_drawn": 5.0, "inner_mouth": 20.0}
 # There are 160 persons to learn from: estimators that saw their colours only go wild before others.
 COLOURS = {"brightness": 0.15, "contrast": 0.15, "saturation": 0.3, "hue": 0.08}

@@ -168,6 +168,16 @@ def known_pose(clip: Clip, frame: int, poses: Poses) -> np.ndarray:
     return np.array([clip[name][frame] for name in names], np.float32)
 
 
+def known_depths(clip: Clip, frame: int) -> np.ndarray:
+    """Depths of a frame's landmarks, float32 "68", pixels. Raises `UserError` where the clip does not hold them."""
+    if "truth_depth_px" not in clip:
+        raise UserError(
+            "losses.weights.depth needs depths of the landmarks, which the clips do not hold: use synthetic records "
+            "(prepare.py --synthetic; older ones have none), or set it to 0"
+        )
+    return clip["truth_depth_px"][frame]
+
+
 def inner_mouth(points: np.ndarray, size: int) -> np.ndarray:
     """Whether a pixel of a picture "size size" lies between the lips, or on their edge: bool. points: the landmarks
     "68 2" in pixels, whole numbers in the middle of one."""
@@ -193,7 +203,8 @@ def opened_and_closed(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 class FramePairs(grain.transforms.RandomMap):
     """Two frames of one clip: source_u8, driving_u8 "h w 3"; clip: its number; driving_pose_deg "3" (yaw, pitch,
-    roll) where `poses` asks for it; source_landmarks, driving_landmarks "68 2" (-1 and 1 in the middle of the first
+    roll) where `poses` asks for it; source_depths "68" where `depths` does, on the scale of the landmarks;
+    source_landmarks, driving_landmarks "68 2" (-1 and 1 in the middle of the first
     and the last pixel, as keypoints are) and driving_inner_mouth "h w" (bool, between the lips) where `landmarks`
     does. Half of the pairs are mirrored if `mirror`; `jitter` changes the colours of each. closing: the share of pairs
     that go from one of a clip's widest mouths to one of its most closed, which chance seldom draws. size: side that
@@ -207,6 +218,7 @@ class FramePairs(grain.transforms.RandomMap):
         *,
         poses: Poses = "none",
         landmarks: bool = False,
+        depths: bool = False,
         mirror: bool = True,
         jitter: JitterConfig = JitterConfig(),
         closing: float = 0.0,
@@ -220,7 +232,7 @@ class FramePairs(grain.transforms.RandomMap):
                 f"size={size}: the clips' pictures have {source.image_size} px, of which it is no whole part"
             )
         self._source, self._clips, self._mirror = source, clips, mirror
-        self._poses, self._landmarks = poses, landmarks
+        self._poses, self._landmarks, self._depths = poses, landmarks, depths
 
     def random_map(self, index: int, rng: np.random.Generator) -> Example:
         number = int(self._clips[index])
@@ -244,8 +256,11 @@ class FramePairs(grain.transforms.RandomMap):
         if self._poses != "none":
             pose = known_pose(clip, driving, self._poses)
             example["driving_pose_deg"] = pose * MIRROR_SIGNS if mirrored else pose
+        last = self._source.image_size - 1
+        if self._depths:
+            depths = known_depths(clip, source)[list(MIRRORED_68) if mirrored else slice(None)]
+            example["source_depths"] = (2 * depths / last).astype(np.float32)
         if self._landmarks:
-            last = self._source.image_size - 1
             points = clip["landmarks"][[source, driving]] - 0.5  # records count from pixels' edges, not their middles
             if mirrored:
                 points = points[:, list(MIRRORED_68)] * np.float32([-1, 1]) + np.float32([last, 0])
@@ -270,9 +285,10 @@ class HeldOutPairs(FramePairs):
         per_clip: int,
         poses: Poses = "none",
         landmarks: bool = False,
+        depths: bool = False,
         size: int | None = None,
     ):
-        super().__init__(source, clips, poses=poses, landmarks=landmarks, mirror=False, size=size)
+        super().__init__(source, clips, poses=poses, landmarks=landmarks, depths=depths, mirror=False, size=size)
         self._per_clip = per_clip
 
     def random_map(self, index: int, rng: np.random.Generator) -> Example:

@@ -54,6 +54,16 @@ def closed(canonical: Float[Array, "b k 3"]) -> Float[Array, " b"]:
     return jnp.abs(canonical[:, lower] - canonical[:, upper]).sum(-1)
 
 
+def depth(canonical: Float[Array, "b k 3"], depths: Float[Array, "b 68"]) -> Float[Array, " b"]:
+    """Mean distance in depth between canonical keypoints and their landmarks, in the picture's half sides.
+
+    Frames hardly tell depth, and late: by then the detector's heatmaps have settled on one of their few layers each,
+    where its gradient vanishes. Known depths are learned from the first step on.
+    """
+    count = min(canonical.shape[1], len(LANDMARKS))
+    return jnp.abs(canonical[:, :count, 2] - depths[:, jnp.array(LANDMARKS[:count])]).mean(-1)
+
+
 def drawn_to(
     keypoints: Float[Array, "b k 3"], landmarks: Float[Array, "b 68 2"]
 ) -> tuple[Float[Array, "b n 2"], Float[Array, "b n 2"]]:

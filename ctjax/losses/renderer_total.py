@@ -19,7 +19,7 @@ from ctjax.losses import equivariance, gan, pose_prior
 from ctjax.losses.discriminator import Discriminator, Verdict, inner_maps, predictions, stack_clips
 from ctjax.losses.equivariance import Warp, WarpConfig
 from ctjax.losses.keypoint_prior import keypoint_prior
-from ctjax.losses.landmark import closed, landmark, lips, turned
+from ctjax.losses.landmark import closed, depth, landmark, lips, turned
 from ctjax.losses.mouth import inner_mouth_pixel, mouth_pixel
 from ctjax.losses.perceptual import mean_per_example, perceptual
 from ctjax.losses.vgg19 import CONVOLUTIONS_PER_BLOCK, Vgg19
@@ -33,8 +33,8 @@ class LossWeights:
     """The reference's defaults. perceptual: per VGG layer; feature_matching: per discriminator block; pixel: mean
     absolute difference; mouth_pixel: the same around the mouth alone; mouth_drawn: the same of what the decoder drew
     there, before the source was blended in, without which it learns nothing where copying is good enough; inner_mouth:
-    both between the lips alone, see `ctjax.losses.mouth.inner_mouth_pixel`; landmark, lips, turned, closed: see
-    `ctjax.losses.landmark`; the reference has none of these eight. A term of weight 0 is not computed."""
+    both between the lips alone, see `ctjax.losses.mouth.inner_mouth_pixel`; landmark, lips, turned, closed, depth:
+    see `ctjax.losses.landmark`; the reference has none of these nine. A term of weight 0 is not computed."""
 
     perceptual: tuple[float, ...] = (10.0,) * 5
     generator_gan: float = 1.0
@@ -53,6 +53,7 @@ class LossWeights:
     lips: float = 0.0
     turned: float = 0.0
     closed: float = 0.0
+    depth: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.perceptual) != (layers := len(CONVOLUTIONS_PER_BLOCK)):
@@ -70,7 +71,8 @@ class LossWeights:
 
     @property
     def needs_landmarks(self) -> bool:
-        return any((self.landmark, self.lips, self.turned, self.mouth_pixel, self.mouth_drawn, self.inner_mouth))
+        points = (self.landmark, self.lips, self.turned, self.depth)
+        return any((*points, self.mouth_pixel, self.mouth_drawn, self.inner_mouth))
 
 
 @dataclass(frozen=True)
@@ -143,11 +145,13 @@ def generator_terms(
     discriminator: Discriminator,
     target_deg: Sequence[Float[Array, " b"]] | None,
     landmarks: Sequence[Float[Array, "b 68 2"]] | None = None,
+    source_depths: Float[Array, "b 68"] | None = None,
     inner_mouth: Bool[Array, "b h w"] | None = None,
 ) -> Terms:
     """The renderer's side. target_deg: yaw, pitch, roll of the driving frames, from a teacher or from the records.
-    landmarks: of the source and the driving frames, -1 to 1 across the picture; inner_mouth: which pixels of the
-    driving frames lie between the lips; each where a loss needs it.
+    landmarks: of the source and the driving frames, -1 to 1 across the picture; source_depths: of the source's
+    landmarks, on the same scale; inner_mouth: which pixels of the driving frames lie between the lips; each where a
+    loss needs it.
     """
     weights = config.weights
     terms: Terms = {}
@@ -180,6 +184,8 @@ def generator_terms(
         terms["turned"] = weights.turned * turned(made.turned, landmarks[1])
     if weights.closed:
         terms["closed"] = weights.closed * closed(made.canonical)
+    if weights.depth:
+        terms["depth"] = weights.depth * depth(made.canonical, source_depths)
     return terms
 
 

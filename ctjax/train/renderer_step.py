@@ -239,6 +239,7 @@ class RendererTask:
         return {
             "poses": self.config.poses,
             "landmarks": self.update.config.needs_landmarks,
+            "depths": bool(self.config.losses.weights.depth),
             "size": self.size,
         }
 

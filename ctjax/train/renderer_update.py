@@ -51,6 +51,7 @@ from ctjax.types import HeadPose, UserError
 State = dict[str, Any]
 Batch = Mapping[str, Array]
 POSE_KEY = "driving_pose_deg"
+DEPTH_KEY = "source_depths"
 LANDMARK_KEYS = ("source_landmarks", "driving_landmarks")
 DrawnBy = Literal["estimates", "landmarks", "driving_landmarks"]
 INNER_MOUTH_KEY = "driving_inner_mouth"
@@ -307,6 +308,7 @@ class RendererUpdate:
             discriminator=self._narrowing(critic),
             target_deg=known,
             landmarks=landmarks,
+            source_depths=batch[DEPTH_KEY] if weights.depth else None,
             inner_mouth=batch[INNER_MOUTH_KEY] if self.config.losses.weights.inner_mouth else None,
         )
         value, means = total(terms)

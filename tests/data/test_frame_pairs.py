@@ -121,6 +121,19 @@ def test_a_jitter_out_of_range_is_refused(wrong):
         JitterConfig(**wrong)
 
 
+def test_depths_come_along_mirrored_and_on_the_scale_of_landmarks():
+    class Deep(PosedClip):
+        def __getitem__(self, key):
+            return np.arange(4.0)[:, None] + np.arange(68.0) if key == "truth_depth_px" else super().__getitem__(key)
+
+    source = Deep()
+    pairs = FramePairs(source, np.array([0]), depths=True)
+    last = source.image_size - 1
+    np.testing.assert_allclose(pairs.pair(0, 1, 3)["source_depths"], 2 * (1 + np.arange(68.0)) / last, rtol=1e-6)
+    mirrored = pairs.pair(0, 1, 3, mirrored=True)["source_depths"]
+    np.testing.assert_allclose(mirrored, 2 * (1 + np.array(frame_pairs.MIRRORED_68)) / last, rtol=1e-6)
+
+
 def test_poses_come_along_and_are_mirrored_too():
     pairs = FramePairs(PosedClip(), np.array([0]), poses="truth")
     np.testing.assert_allclose(pairs.pair(0, 1, 3)["driving_pose_deg"], [13, 23, 33])

@@ -91,6 +91,13 @@ def test_records_hold_pictures_sound_and_truth(made):
             np.linalg.norm(points[:, 66] - points[:, 62], axis=1), clip["truth_aperture_px"], atol=1e-3
         )
         assert frame_pairs.known_pose(clip, 3, "truth")[1] == clip["truth_pitch_deg"][3]
+        nose, cheek, far_cheek = (clip["truth_depth_px"][:, point] for point in (30, 3, 13))
+        assert np.all(nose > cheek + 0.1 * SIZE), "the nose is nearer to the viewer"
+        np.testing.assert_allclose(cheek, far_cheek, atol=0.02 * SIZE)
+        turn = np.deg2rad(clip["truth_yaw_deg"])
+        ahead = (points[:, 3, 0] + points[:, 13, 0]) / 2
+        beside = points[:, 30, 0] - ahead - (nose - cheek) * np.sin(turn) * np.cos(np.deg2rad(clip["truth_pitch_deg"]))
+        assert np.abs(beside).mean() < 0.05 * SIZE, "a turned head shows its depths"
         silent = (clip["truth_phonemes"] == 0).all(axis=1)
         assert silent[0] and silent[-1] and 0.1 < silent.mean() < 0.7
         assert clip["truth_aperture_px"][silent].mean() < 0.35 * clip["truth_aperture_px"][~silent].mean()

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ctjax.losses.landmark import JAW, JAW_SHARE, LANDMARKS, closed, landmark, lips, turned
+from ctjax.losses.landmark import JAW, JAW_SHARE, LANDMARKS, closed, depth, landmark, lips, turned
 
 
 def test_distance_to_the_chosen_landmarks():
@@ -52,3 +52,12 @@ def test_a_canonical_mouth_is_closed_in_depth_too():
     np.testing.assert_array_equal(closed(jnp.asarray(canonical)), 0)
     canonical[1, 1] += [0.1, -0.2, 0.4]
     np.testing.assert_allclose(closed(jnp.asarray(canonical)), [0, 0.7], rtol=1e-5)
+
+
+def test_depth_is_compared_keypoint_by_keypoint():
+    depths = np.random.default_rng(0).uniform(-1, 1, (2, 68)).astype(np.float32)
+    canonical = np.random.default_rng(1).uniform(-1, 1, (2, 15, 3)).astype(np.float32)
+    canonical[..., 2] = depths[:, list(LANDMARKS)]
+    np.testing.assert_array_equal(depth(jnp.asarray(canonical), depths), 0)
+    canonical[1, 4, 2] -= 0.3
+    np.testing.assert_allclose(depth(jnp.asarray(canonical), depths), [0, 0.3 / 15], rtol=1e-5)

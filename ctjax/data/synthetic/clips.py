@@ -75,6 +75,7 @@ def draw(video: Video, size: int) -> CutVideo:
         **encode_images(images),
         "landmarks": np.stack([truth.landmarks for truth in truths]),
         "samples": np.round(speech.samples * 32767).astype(np.int16),
+        "truth_depth_px": np.stack([truth.depth_px for truth in truths]),
         "truth_aperture_px": np.array([truth.aperture_px for truth in truths], np.float32),
         "truth_mouth_width_px": np.array([truth.mouth_width_px for truth in truths], np.float32),
         "truth_phonemes": phone_steps(speech.phonemes, frames * STEPS_PER_FRAME).reshape(frames, STEPS_PER_FRAME),

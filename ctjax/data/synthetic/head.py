@@ -44,10 +44,12 @@ class Gesture(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """In pixels of the picture: landmarks float32 "68 2" (x, y; iBUG order); aperture_px: distance of the inner lips in
-    the middle (landmarks 62 and 66); mouth_width_px: distance of the corners (48 and 54)."""
+    """In pixels of the picture: landmarks float32 "68 2" (x, y; iBUG order); depth_px float32 "68": how far each of
+    them is before the point that the head turns around while it looks straight ahead; aperture_px: distance of the
+    inner lips in the middle (landmarks 62 and 66); mouth_width_px: distance of the corners (48 and 54)."""
 
     landmarks: np.ndarray
+    depth_px: np.ndarray
     aperture_px: float
     mouth_width_px: float
 
@@ -111,7 +113,7 @@ class Head:
             turn_points(matrix, points[:, part], out=turned[:, part])
             turn_points(matrix[2:], normals[:, part], out=facing[None, part])
         seen = nearest_points(turned, np.flatnonzero(facing > FACING_AWAY), side, scale, centre)
-        return seen, turn, body_turn, self._truth(turned, state, scale, centre)
+        return seen, turn, body_turn, self._truth(points, turned, state, scale, centre)
 
     def _skin_part(self, number: int, albedo: np.ndarray, gloss: np.ndarray) -> Part:
         points = self._skin[number].raised
@@ -183,14 +185,18 @@ class Head:
         channels = [np.take(albedo[c], seen) * (self._light.key[c][level[0]] + sky) + shine for c in range(3)]
         return np.stack(channels, axis=-1)
 
-    def _truth(self, turned: np.ndarray, state: EyeState, scale: float, centre: tuple[float, float]) -> Truth:
+    def _truth(
+        self, ahead: np.ndarray, turned: np.ndarray, state: EyeState, scale: float, centre: tuple[float, float]
+    ) -> Truth:
+        """ahead, turned: the points before and after the head's turn."""
         indices, weights = self._landmarks.places(state)
         points = (turned[:2, indices] * weights).sum(-1)
         x, y = centre[0] + points[0] * scale, centre[1] - points[1] * scale
         landmarks = np.stack([x, y], -1).astype(np.float32) / OVERSAMPLING
+        depth_px = (ahead[2, indices] * weights).sum(-1).astype(np.float32) * np.float32(scale / OVERSAMPLING)
         upper, lower = landmarks[UPPER_INNER_LIP], landmarks[LOWER_INNER_LIP]
         width = np.linalg.norm(landmarks[LEFT_CORNER] - landmarks[RIGHT_CORNER])
-        return Truth(landmarks, float(np.linalg.norm(lower - upper)), float(width))
+        return Truth(landmarks, depth_px, float(np.linalg.norm(lower - upper)), float(width))
 
 
 def _divided(albedo: np.ndarray, gloss: np.ndarray, *, rows: int) -> list[tuple[np.ndarray, np.ndarray]]:
