@@ -41,6 +41,7 @@ def open_run(workdir: pathlib.Path):
 
     try:
         values = json.loads((workdir / "config.json").read_text())
+        values.pop("fingerprints", None)  # of the bundles that the run was begun with
     except OSError as error:
         raise UserError(f"{workdir}: not the folder of a run ({error.strerror})") from error
     if values.get("task") != "audio2exp" or not (workdir / "export" / "audio2exp").is_dir():
