@@ -128,17 +128,14 @@ def terms(task, params, frozen, batch) -> dict[str, object]:
     def pictures(b):
         return b["source_u8"].astype(jnp.float32) / 255.0
 
-    def encoded(p, f, b):
-        return task.terms.encoded(f, task.terms.heard(p, f, b), b)
-
     def rendered(p, f, b):
-        return task.terms.edited(p, f, encoded(p, f, b), b, 0.7, 1.0)[0]
+        return task.terms.edited(p, f, task.encode(p, f, b), b, 0.7, 1.0)[0]
 
     parts = {
         "rendering_s": rendered,
         "rendering_and_gradient_s": jax.grad(lambda p, f, b: jnp.mean(rendered(p, f, b))),
-        "sync_s": lambda p, f, b: task.terms.cosine(f, pictures(b), encoded(p, f, b).sounds, b),
-        "sync_and_perceptual_s": lambda p, f, b: task.terms.judge(f, pictures(b), encoded(p, f, b).sounds, b),
+        "sync_s": lambda p, f, b: task.terms.cosine(f, pictures(b), task.encode(p, f, b).sounds, b),
+        "sync_and_perceptual_s": lambda p, f, b: task.terms.judge(f, pictures(b), task.encode(p, f, b).sounds, b),
     }
     return {name: jax.jit(part).lower(params, frozen, batch) for name, part in parts.items()}
 
