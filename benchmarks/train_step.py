@@ -63,7 +63,8 @@ def measure() -> dict[str, object]:
     whole = jax.jit(task.step, donate_argnums=0, out_shardings=(everywhere, everywhere)).lower(state, frozen, batch)
     with ThreadPoolExecutor() as pool:
         compiling = pool.submit(whole.compile)
-        parts = terms(task, state["params"], frozen, batch) if is_audio2exp else {}
+        draws = is_audio2exp and task.config.weights.looks_at_pictures
+        parts = terms(task, state["params"], frozen, batch) if draws else {}
         compiled = dict(zip(parts, pool.map(lambda part: part.compile(), parts.values()), strict=True))
         step = compiling.result()
     compile_s = time.perf_counter() - begin

@@ -1,9 +1,9 @@
 """Footage to records: every video once, on all cores, over several hosts, to be killed and started again at will.
 
-Each video has a folder in `work/`, through which its clips go one at a time, so that memory does not grow with their
-pictures; and beside it a file, once all of them are there, that says what they are and what was dropped. A host that
-has done all of its videos packs them into its shards; the last host to finish writes the manifest, which makes the set
-complete, and then removes `work/` and what killed processes left half-written.
+A video's clips go through files in `work/` one at a time, so that memory does not grow with their pictures, to a folder
+of the video's records; beside it is a file, once all of them are there, that says what they are and what was dropped.
+A host that has done all of its videos packs them into its shards; the last host to finish writes the manifest, which
+makes the set complete, and then removes `work/` and what killed processes left half-written.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ from ctjax.whole_files import remove_leftovers, write_text, written_whole
 CLIPS_PER_SHARD = 64
 CRASHED = "reading it crashed the process"
 OUT_OF_SYNC = "out of sync"
+_PIECES = ".pieces"
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ def _prepare_share(
     mine = videos[index::count]
     work = output / "work" / f"{index}-of-{count}"
     work.mkdir(parents=True, exist_ok=True)
+    for left in work.glob(f"*{_PIECES}"):  # by a killed process
+        shutil.rmtree(left, ignore_errors=True)
     waiting = [video for video in mine if not _done_file(work, video).is_file()]
     bar = progress_bar(total=len(mine), initial=len(mine) - len(waiting), unit="video", desc="prepare")
     with bar:
@@ -188,6 +192,7 @@ class _Stored:
             thumbnails = arrays.pop("thumbnails").tobytes()
             yield Piece(config.from_mapping(ClipInfo, about["info"]), about["start"], arrays, thumbnails)
             file.unlink()
+        self.folder.rmdir()
 
 
 class _CannotStore(UserError):
@@ -195,7 +200,7 @@ class _CannotStore(UserError):
 
 
 def _stored(pieces: Iterable[Piece], folder: pathlib.Path) -> _Stored:
-    """Writes the pieces to the folder, empty or not there before, as they come."""
+    """Writes the pieces to the folder as they come."""
     count = 0
     for count, piece in enumerate(pieces, 1):
         about = json.dumps({"info": config.to_mapping(piece.info), "start": piece.start}).encode()
@@ -215,7 +220,7 @@ def _cut_all(
     root = pathlib.Path(settings.source) if settings.source else None
     if settings.workers == 0:
         for video in videos:
-            yield video, _cut_one(root, video, settings.cut, _folder(work, video))
+            yield video, _cut_one(root, video, settings.cut, work)
         return
     waiting = list(videos)
     while waiting:
@@ -227,7 +232,7 @@ def _cut_all(
             # One of the files killed its process. The next ones go one at a time, so that the culprit is known.
             suspects, waiting = waiting[: 2 * settings.workers], waiting[2 * settings.workers :]
             for video in suspects:
-                yield video, _cut_alone(root, video, settings.cut, _folder(work, video))
+                yield video, _cut_alone(root, video, settings.cut, work)
 
 
 def _cut_in_pool(
@@ -240,7 +245,7 @@ def _cut_in_pool(
         running: dict[concurrent.futures.Future, Video] = {}
         while True:
             while len(running) < 2 * settings.workers and (video := next(queue, None)) is not None:
-                running[pool.submit(_cut_one, root, video, settings.cut, _folder(work, video))] = video
+                running[pool.submit(_cut_one, root, video, settings.cut, work)] = video
             if not running:
                 return
             done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -249,23 +254,22 @@ def _cut_in_pool(
                 yield running.pop(future), result
 
 
-def _cut_alone(root: pathlib.Path | None, video: Video, cut: CutConfig, folder: pathlib.Path) -> CutVideo | str:
+def _cut_alone(root: pathlib.Path | None, video: Video, cut: CutConfig, work: pathlib.Path) -> CutVideo | str:
     try:
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(_cut_one, root, video, cut, folder).result()
+            return pool.submit(_cut_one, root, video, cut, work).result()
     except BrokenProcessPool:
         return CRASHED
 
 
-def _cut_one(root: pathlib.Path | None, video: Video, cut: CutConfig, folder: pathlib.Path) -> CutVideo | str:
-    """The video's clips, stored in `folder`, or in one line why it gives none. root: None for clips of synthetic
-    speakers."""
+def _cut_one(root: pathlib.Path | None, video: Video, cut: CutConfig, work: pathlib.Path) -> CutVideo | str:
+    """The video's clips, stored in a folder in `work`, or in one line why it gives none. root: None for clips of
+    synthetic speakers."""
     try:
-        if folder.exists():  # a killed process left it
-            shutil.rmtree(folder)
-        folder.mkdir()
+        # Of its own: a worker outlives a parent that was killed, and may still be writing when the next run cuts this.
+        folder = pathlib.Path(tempfile.mkdtemp(suffix=_PIECES, dir=work))
     except OSError as error:
-        raise _CannotStore(f"{folder}: cannot be made anew ({error.strerror})") from error
+        raise _CannotStore(f"{work}: cannot write there ({error.strerror})") from error
     if root is None:
         drawn = synthetic_clips.draw(video, cut.size)
         return drawn._replace(pieces=_stored(drawn.pieces, folder))
@@ -275,9 +279,11 @@ def _cut_one(root: pathlib.Path | None, video: Video, cut: CutConfig, folder: pa
     except _CannotStore:
         raise
     except UserError as error:
-        return str(error).replace(f"{root / video.file}: ", "")
+        reason = str(error).replace(f"{root / video.file}: ", "")
     except Exception as error:  # a broken file may raise anything inside the decoders; the others must go on
-        return f"cannot be read ({type(error).__name__}: {error})"
+        reason = f"cannot be read ({type(error).__name__}: {error})"
+    shutil.rmtree(folder, ignore_errors=True)
+    return reason
 
 
 def _folder(work: pathlib.Path, video: Video) -> pathlib.Path:
@@ -302,6 +308,7 @@ def _write_video(
         about["reason"] = result
     else:
         about["drops"] = [drop._asdict() for drop in result.drops]
+        _folder(work, video).mkdir(exist_ok=True)
         for piece, more in features.of(result):
             record = records.encode_clip(piece.info, {**piece.arrays, **more})
             if gate and (offset := gate.offset(Clip(record))):

@@ -57,8 +57,9 @@ def closed(canonical: Float[Array, "b k 3"]) -> Float[Array, " b"]:
 def depth(canonical: Float[Array, "b k 3"], depths: Float[Array, "b 68"]) -> Float[Array, " b"]:
     """Mean distance in depth between canonical keypoints and their landmarks, in the picture's half sides.
 
-    Frames hardly tell depth, and late: by then the detector's heatmaps have settled on one of their few layers each,
-    where its gradient vanishes. Known depths are learned from the first step on.
+    Frames hardly tell depth, and late: by then the detector's heatmaps have settled on one of their layers each, where
+    its gradient vanishes. Known depths are there from the first step on; with few layers they are met only if the
+    detector's `temperature` lets heatmaps spread over two of them.
     """
     count = min(canonical.shape[1], len(LANDMARKS))
     return jnp.abs(canonical[:, :count, 2] - depths[:, jnp.array(LANDMARKS[:count])]).mean(-1)

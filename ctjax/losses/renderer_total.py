@@ -58,6 +58,8 @@ class LossWeights:
     def __post_init__(self) -> None:
         if len(self.perceptual) != (layers := len(CONVOLUTIONS_PER_BLOCK)):
             raise ValueError(f"perceptual has {len(self.perceptual)} weights, VGG-19 gives {layers} layers")
+        if (self.closed or self.depth) and not (self.landmark or self.lips or self.turned):
+            raise ValueError("closed and depth are about keypoints on landmarks: give landmark a weight as well")
 
     @property
     def looks_at_pictures(self) -> bool:

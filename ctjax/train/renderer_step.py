@@ -105,8 +105,8 @@ class RendererTraining:
             raise ValueError(f"closing is a share of the pairs, from 0 to 1, not {self.closing}")
         if self.crops and (self.losses.weights.needs_landmarks or self.drawn_by != "estimates" or self.closing):
             raise ValueError(
-                "drawn_by, closing, or a weight of losses.weights.landmark, lips, mouth_pixel, mouth_drawn or "
-                "inner_mouth, asks for landmarks, but a folder of crops knows none: use records"
+                "drawn_by, closing, or a weight of losses.weights.landmark, lips, turned, mouth_pixel, mouth_drawn "
+                "or inner_mouth, asks for landmarks, but a folder of crops knows none: use records"
             )
         if self.size < 0:
             raise ValueError(f"size is a side in pixels, or 0 for the pictures' own, not {self.size}")

@@ -8,8 +8,8 @@ vectors), opt_state, ema and ema_moments (moving averages of what was learned an
 variances), discriminator {step, params, statistics, opt_state}.
 frozen: renderer (leaves that `freeze` names), vgg19, hopenet; the last two where the losses need them.
 batch: source_u8 and driving_u8 "b h w 3" of one person each; driving_pose_deg "b 3" (yaw, pitch, roll) where known; and
-source_landmarks, driving_landmarks "b 68 2" (-1 to 1 across the picture) and driving_inner_mouth "b h w" where a loss
-needs them.
+source_landmarks, driving_landmarks "b 68 2" (-1 to 1 across the picture), source_depths "b 68" (in its half sides) and
+driving_inner_mouth "b h w" where a loss needs them.
 """
 
 from __future__ import annotations

@@ -303,7 +303,7 @@ def test_clips_of_a_video_are_cut_one_at_a_time(videos, tmp_path, monkeypatch):
     cut, held = cutting._piece, []
 
     def piece(*args):
-        assert len(list(tmp_path.glob("*.piece"))) == len(held), "the one before is on the disk"
+        assert len(list(tmp_path.glob("*/*.piece"))) == len(held), "the one before is on the disk"
         held.append(cut(*args))
         return held[-1]
 
@@ -314,8 +314,38 @@ def test_clips_of_a_video_are_cut_one_at_a_time(videos, tmp_path, monkeypatch):
     for number, (stored, whole) in enumerate(zip(found.pieces, held, strict=True)):
         assert stored[:2] == whole[:2] and stored.thumbnails == whole.thumbnails
         assert all(np.array_equal(stored.arrays[name], whole.arrays[name]) for name in whole.arrays)
-        assert len(list(tmp_path.glob("*.piece"))) == 2 - number
-    assert not list(tmp_path.glob("*.piece"))
+        assert len(list(tmp_path.glob("*/*.piece"))) == 2 - number
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_worker_that_outlives_its_killed_parent_takes_nothing_from_the_next_run(two, monkeypatch):
+    """It goes on with videos that the next run may have finished already."""
+    settings, write, cut = two(0, 1), prepare._write_video, []
+
+    def and_then_the_orphan(work, video, *args):
+        write(work, video, *args)
+        cut.append(prepare._cut_one(pathlib.Path(settings.source), video, settings.cut, work))
+
+    monkeypatch.setattr(prepare, "_write_video", and_then_the_orphan)
+    assert prepare.prepare(settings).clips == 3 and cut
+    assert len(everything(settings.output)) == 3
+
+
+def test_a_video_that_gives_no_clips_leaves_no_pieces(videos, tmp_path, monkeypatch):
+    def breaks(root, video, cut):
+        found = cut_video(root, video, cut)
+
+        def pieces():
+            yield next(iter(found.pieces))
+            raise UserError(f"{root / video.file}: cut off")
+
+        return found._replace(pieces=pieces())
+
+    cut_video = prepare.cut_video
+    monkeypatch.setattr(prepare, "cut_video", breaks)
+    video = footage.Video("anna/good.mp4", "anna", "train")
+    assert prepare._cut_one(videos, video, CUT, tmp_path) == "cut off"
+    assert not list(tmp_path.iterdir())
 
 
 def test_reading_in_other_processes_goes_on_past_broken_files(tmp_path):

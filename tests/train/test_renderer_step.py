@@ -333,6 +333,9 @@ def test_estimators_may_take_every_nth_pixel(scale):
 def test_losses_that_cannot_be_computed_are_refused():
     with pytest.raises(ValueError, match="perceptual has 4 weights, VGG-19 gives 5 layers"):
         LossWeights(perceptual=(1.0,) * 4)
+    for alone in ({"closed": 1.0}, {"depth": 1.0}):
+        with pytest.raises(ValueError, match="closed and depth are about keypoints on landmarks"):
+            LossWeights(**alone)
     for scales in ((), (1.0, 0.75), (2.0,), (0.0,)):
         with pytest.raises(ValueError, match="perceptual_scales must be some of 1, 1/2, 1/3"):
             RendererLossConfig(perceptual_scales=scales)
