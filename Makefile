@@ -41,7 +41,9 @@ demo-weights: $(STAMP)
 	$(BIN)/python train.py --config=configs/demo/renderer.py:generator64 --workdir=$(RUN)/renderer64 $(TRAIN_FLAGS)
 	$(BIN)/python train.py --config=configs/demo/renderer.py:generator128 --workdir=$(RUN)/renderer128 $(TRAIN_FLAGS)
 	$(BIN)/python train.py --config=configs/demo/renderer.py:painter --workdir=$(RUN)/painter $(TRAIN_FLAGS)
-	$(BIN)/python train.py --config=configs/demo/renderer.py:estimated_sources --workdir=$(RUN)/renderer $(TRAIN_FLAGS)
+	$(BIN)/python train.py --config=configs/demo/renderer.py:estimated_sources --workdir=$(RUN)/estimated_sources \
+		$(TRAIN_FLAGS)
+	$(BIN)/python train.py --config=configs/demo/renderer.py:mouths --workdir=$(RUN)/renderer $(TRAIN_FLAGS)
 	$(BIN)/python prepare.py --records=$(RUN)/records128 --output=$(RUN)/records --hubert=$(HEARING) \
 		--renderer=$(RUN)/renderer/export/renderer
 	$(BIN)/python train.py --config=configs/demo/sync_expert.py --workdir=$(RUN)/sync_expert $(TRAIN_FLAGS)

@@ -30,7 +30,9 @@ _ALPHA_CURVE = flags.DEFINE_string(
 _YAW = flags.DEFINE_string("yaw", None, "Turn the head to this angle in degrees, or CSV of seconds,degrees.")
 _PITCH = flags.DEFINE_string("pitch", None, "As --yaw: nod.")
 _ROLL = flags.DEFINE_string("roll", None, "As --yaw: tilt.")
-_SIZE = flags.DEFINE_integer("size", None, "Side of the face picture: 256 or 512; the bundle's own if not given.")
+_SIZE = flags.DEFINE_integer(
+    "size", None, "Side of the face picture, for instance 256 or 512; the bundle's own if not given."
+)
 _FPS = flags.DEFINE_float("fps", 25.0, "Frames a second of the output.")
 _EXTEND = flags.DEFINE_enum(
     "extend", "pingpong", ["pingpong", "hold", "loop"], "How a video shorter than the sound goes on."

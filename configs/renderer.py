@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
             "freeze": (),
             "drawn_by": "estimates",
             "closing": 0.0,
+            "opening": 0.0,
             "renderer": {"generator": {"copy_source": False, "painter": 0, "dense_motion": {"mask_kernel": 7}}},
             "discriminator": {"scales": (1.0,), "block_expansion": 32, "max_features": 512, "num_blocks": 4},
             "losses": {

@@ -61,6 +61,6 @@ def infer_config(state: Mapping[str, np.ndarray], *, channels: int = HUBERT_LARG
     if inputs % channels or outputs % AXES:
         raise UserError(
             f"lipControlNet takes {inputs} inputs and gives {outputs} outputs: not windows of {channels}-channel "
-            "features and three coordinates a keypoint"
+            "features and three coordinates a keypoint (--channels, if the speech network has others)"
         )
     return Audio2ExpConfig(steps=inputs // channels, channels=channels, widths=widths, num_kp=outputs // AXES)

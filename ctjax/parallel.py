@@ -7,6 +7,7 @@ else is replicated. The same code serves one device, the devices of a host, and 
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +45,7 @@ def connect(coordinator: str | None = None, num_processes: int | None = None, pr
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == 3:
         if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-            jax.distributed.initialize(cluster_detection_method="slurm")
+            jax.distributed.initialize(local_device_ids=_slurm_devices(), cluster_detection_method="slurm")
         return
     if missing:
         raise UserError(f"{' and '.join(missing)} must be given too: several processes need all of {', '.join(given)}")
@@ -52,7 +53,21 @@ def connect(coordinator: str | None = None, num_processes: int | None = None, pr
         raise UserError(f"--process_id={process_id} must be between 0 and {num_processes - 1}")
     if ":" not in coordinator:
         raise UserError(f"--coordinator={coordinator} must be host:port of process 0")
-    jax.distributed.initialize(coordinator, num_processes, process_id)
+    jax.distributed.initialize(coordinator, num_processes, process_id, _slurm_devices())
+
+
+def _slurm_devices() -> list[int] | None:
+    """Which of the devices it sees a process takes: [] is all of them, None leaves it to JAX.
+
+    Under SLURM that gives each task the one device of the task's number on its node: right for a task a device that all
+    see all of them, but a task that has the node, or its device, to itself would leave the others idle or find none.
+    """
+    if len([name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]) == 1:
+        return []
+    per_node = re.findall(r"(\d+)(?:\(x(\d+)\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    tasks = [int(count) for count, times in per_node for _ in range(int(times or 1))]
+    node = int(os.environ.get("SLURM_NODEID", "0"))
+    return [] if node < len(tasks) and tasks[node] == 1 else None
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:

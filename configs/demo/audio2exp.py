@@ -18,7 +18,7 @@ STAGES = {
         "alpha": {"kind": "linear", "begin": 0, "steps": 0, "start": 1.0, "end": 1.0},
     },
     "sync": {
-        "steps": 300,
+        "steps": 200,
         "batch": 4,
         "lr": 1e-4,
         "evaluate_every": 100,

@@ -4,14 +4,16 @@ Landmarks and poses of the synthetic heads are known, so the two estimators are 
 picture needs to be drawn. Where the landmarks lie is learned before how far the lips are apart, which is a small
 difference of two places. After that the generator learns behind estimators that stay as they are, on small pictures
 first, where a step costs a quarter, and then at the demo's size; then, alone, the painter of what the lips part; and
-last all of it once more from estimated sources, which the estimators take for less open than they are:
+last all of it once more from estimated sources, which the estimators take for less open than they are, and then mostly
+on mouths that open and close:
 
 python train.py --config=configs/demo/renderer.py:estimators --workdir=runs/demo/estimators
 python train.py --config=configs/demo/renderer.py:lips --workdir=runs/demo/lips
 python train.py --config=configs/demo/renderer.py:generator64 --workdir=runs/demo/renderer64
 python train.py --config=configs/demo/renderer.py:generator128 --workdir=runs/demo/renderer128
 python train.py --config=configs/demo/renderer.py:painter --workdir=runs/demo/painter
-python train.py --config=configs/demo/renderer.py:estimated_sources --workdir=runs/demo/renderer
+python train.py --config=configs/demo/renderer.py:estimated_sources --workdir=runs/demo/estimated_sources
+python train.py --config=configs/demo/renderer.py:mouths --workdir=runs/demo/renderer
 """
 
 from ml_collections import ConfigDict
@@ -90,6 +92,20 @@ STAGES = {
         "start": "runs/demo/painter/export/renderer",
         "freeze": ESTIMATORS,
     },
+    "mouths": {
+        "jitter": A_LITTLE,
+        "size": 128,
+        "batch": 4,
+        "steps": 900,
+        "lr": 7e-4,
+        "ema": 0.99,
+        "weights": {**DRAWING, "mouth_pixel": 40.0, "mouth_drawn": 10.0},
+        "drawn_by": "driving_landmarks",
+        "closing": 0.25,
+        "opening": 0.35,
+        "start": "runs/demo/estimated_sources/export/renderer",
+        "freeze": ESTIMATORS,
+    },
 }
 NO_LOSS = {
     "perceptual": (0.0,) * 5,  # there are no weights of VGG-19 that could be shipped
@@ -132,6 +148,7 @@ def get_config(stage: str = "generator128") -> ConfigDict:
             "freeze": chosen.get("freeze", ()),
             "drawn_by": chosen.get("drawn_by", "estimates"),
             "closing": chosen.get("closing", 0.0),
+            "opening": chosen.get("opening", 0.0),
             "renderer": {
                 "generator": {
                     "block_expansion": FEATURES // 4,

@@ -5,7 +5,7 @@ python train.py --config=configs/demo/sync_expert.py --workdir=runs/demo/sync_ex
 
 from ml_collections import ConfigDict
 
-STEPS = 1_500
+STEPS = 1_200
 
 
 def get_config() -> ConfigDict:

@@ -207,9 +207,9 @@ class FramePairs(grain.transforms.RandomMap):
     source_landmarks, driving_landmarks "68 2" (-1 and 1 in the middle of the first
     and the last pixel, as keypoints are) and driving_inner_mouth "h w" (bool, between the lips) where `landmarks`
     does. Half of the pairs are mirrored if `mirror`; `jitter` changes the colours of each. closing: the share of pairs
-    that go from one of a clip's widest mouths to one of its most closed, which chance seldom draws. size: side that
-    pictures are scaled to, a whole part of the clips' own, which None keeps; landmarks stay where they are in the
-    clip's picture. Raises `UserError` for another size."""
+    that go from one of a clip's widest mouths to one of its most closed, which chance seldom draws; opening: of those
+    that go the other way. size: side that pictures are scaled to, a whole part of the clips' own, which None keeps;
+    landmarks stay where they are in the clip's picture. Raises `UserError` for another size."""
 
     def __init__(
         self,
@@ -222,9 +222,10 @@ class FramePairs(grain.transforms.RandomMap):
         mirror: bool = True,
         jitter: JitterConfig = JitterConfig(),
         closing: float = 0.0,
+        opening: float = 0.0,
         size: int | None = None,
     ):
-        self._jitter, self._closing = jitter, closing
+        self._jitter, self._closing, self._opening = jitter, closing, opening
         self._size = size or source.image_size
         self._step, rest = divmod(source.image_size, self._size)
         if rest or not self._step:
@@ -236,8 +237,10 @@ class FramePairs(grain.transforms.RandomMap):
 
     def random_map(self, index: int, rng: np.random.Generator) -> Example:
         number = int(self._clips[index])
-        if self._closing and rng.random() < self._closing:
+        kind = rng.random() if self._closing or self._opening else 1.0
+        if kind < self._closing + self._opening:
             frames = [rng.choice(some) for some in opened_and_closed(self._source[number]["landmarks"])]
+            frames = frames if kind < self._closing else frames[::-1]
         else:
             frames = rng.choice(self._source.clips[number].frames, 2, replace=False)
         pair = self.pair(number, *map(int, frames), mirrored=self._mirror and rng.random() < 0.5)

@@ -342,7 +342,7 @@ def in_split(clips: Sequence[ClipInfo], split: str, min_frames: int) -> np.ndarr
     if not chosen:
         raise RecordsError(
             f"no clip of split {split!r} with at least {min_frames} frames among {len(clips)} "
-            f"(splits there: {', '.join(there)}; prepare.py --list assigns them)"
+            f"(splits there: {', '.join(there)}; prepare.py --list assigns them, --config.held_out names another)"
         )
     return np.asarray(chosen)
 

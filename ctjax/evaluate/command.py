@@ -58,8 +58,8 @@ def run(request: Request, at_alpha: Callable[[float], Render] | None = None) -> 
     a sweep; inference is not this package's business). Raises `UserError` before any work for a request that cannot
     be met; a clip that fails later is in the result's `failures`.
     """
-    folder = output.make_folder(request.output)
     pairs, failures = _pairs(request)
+    folder = output.make_folder(request.output)
     instruments = open_instruments(request.bundles, request.settings.ssim, request.batch)
     renders = _rendered(request, at_alpha)  # all are open before the first renders
     find = request.find or MainFace()

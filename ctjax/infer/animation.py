@@ -12,7 +12,7 @@ from __future__ import annotations
 import collections
 import itertools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -194,6 +194,8 @@ class Animation:
             # A face that shows only when the sound is over would leave a clip in which nobody speaks.
             searched = itertools.islice(clip.resampled(options.fps), self.frames)
             tracked = tracker.track(searched, frames, str(clip.path))
+        if role == "driving":
+            tracked = _held(tracked)
         points = None
         for frame, face in tracked:
             points = face.points if face.seen else points
@@ -251,6 +253,19 @@ class Animation:
         if self.options.layout == "full":
             return whole
         return np.concatenate([source.frame, whole], axis=1)
+
+
+def _held(tracked: Iterable[tuple[np.ndarray, TrackedFace]]) -> Iterator[tuple[np.ndarray, TrackedFace]]:
+    """The frames, each that shows no face replaced by the last one that did, at first by the first: what else is there
+    says nothing of how a head is held."""
+    last, early = None, 0
+    for one in tracked:
+        last = one if one[1].seen else last
+        if last is None:
+            early += 1
+            continue
+        yield from itertools.repeat(last, early + 1)
+        early = 0
 
 
 def _values(value: float | Curve | None, first: int, count: int, fps: float) -> np.ndarray:

@@ -30,7 +30,7 @@ from ctjax.motion.audio2exp import Audio2Exp, Audio2ExpConfig
 from ctjax.nn.module import Params
 from ctjax.render.fast.formulation import default_formulation
 from ctjax.render.fast.renderer import FastRenderer
-from ctjax.render.renderer import Renderer, RendererConfig
+from ctjax.render.renderer import Renderer, RendererConfig, seen_at
 from ctjax.types import UserError
 from ctjax.weights import Bundle, fingerprint, open_bundle, read_manifest
 
@@ -80,7 +80,8 @@ class TalkingHead:
     ) -> TalkingHead:
         """Opens the bundles `renderer/`, `audio2exp/` and `hubert/` inside `path`.
 
-        size: by default what the renderer's bundle says it was made for, else 256. Raises: UserError.
+        size: by default what the renderer's bundle says it was made for, else 256; at another one a renderer that was
+        trained here goes on seeing faces at the size that it knows. Raises: UserError.
         """
         folder = pathlib.Path(path)
         for part, network in PARTS.items():  # all manifests first: they are quick to read
@@ -89,12 +90,19 @@ class TalkingHead:
         audio2exp = open_bundle(folder / "audio2exp", network="audio2exp", abstract=_abstract_audio2exp)
         hubert = open_bundle(folder / "hubert", network="hubert", abstract=_abstract_hubert)
         _check_speech(folder, audio2exp, hubert)
+        config, renderer_params = from_mapping(RendererConfig, renderer.config), renderer.params
+        made_for = renderer.manifest["provenance"].get("image_size", DEFAULT_SIZE)
+        size = made_for if size is None else size
+        _check_size(config, size)
+        # The reference shows its estimators pictures of any size as they are, so what was converted stays so.
+        if size != made_for and renderer.manifest["provenance"].get("trained_by") == "ctjax":
+            config, renderer_params = _seen_as_trained(config, renderer_params, made_for, size)
         return cls(
-            from_mapping(RendererConfig, renderer.config),
+            config,
             from_mapping(Audio2ExpConfig, audio2exp.config),
             from_mapping(HubertConfig, hubert.config),
-            {"renderer": renderer.params, "audio2exp": audio2exp.params, "hubert": hubert.params},
-            size=renderer.manifest["provenance"].get("image_size", DEFAULT_SIZE) if size is None else size,
+            {"renderer": renderer_params, "audio2exp": audio2exp.params, "hubert": hubert.params},
+            size=size,
             dtype=dtype,
             chunk=chunk,
         )
@@ -187,11 +195,21 @@ def _check_size(renderer: RendererConfig, size: int) -> None:
         raise UserError(f"size {size}: this renderer takes multiples of {step}, for instance {max(step, 256)}")
 
 
+def _seen_as_trained(config: RendererConfig, params: Params, made_for: int, size: int) -> tuple[RendererConfig, Params]:
+    """The renderer with estimators that scale pictures of `size` to about the `made_for` that they were trained on."""
+    for times in (size / made_for, *range(size // made_for, 0, -1)):
+        seen = seen_at(config, params, 1 / times)
+        detector = seen[0].kp_detector
+        if size % (detector.stride * 2**detector.num_blocks) == 0:
+            return seen
+    return config, params
+
+
 def _check_parts(renderer: RendererConfig, audio2exp: Audio2ExpConfig, hubert: HubertConfig) -> None:
     if renderer.he_estimator is None:
         raise UserError(
             "this renderer has no head pose and expression estimator (he_estimator), which Audio2Exp needs; "
-            "convert a checkpoint that holds one"
+            "convert a checkpoint that holds one, or give one (python -m convert sadtalker ... --he_estimator FILE)"
         )
     keypoints = renderer.generator.dense_motion.num_kp
     if audio2exp.num_kp != keypoints:

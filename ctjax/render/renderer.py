@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ctjax.nn.module import Network, Params
+from ctjax.nn.resize import low_pass_kernel
 from ctjax.render.dense_motion import SADTALKER_MASK_FLOOR, DenseMotionConfig
 from ctjax.render.generator import GeneratorConfig, Rendering, SpadeDecoderConfig, build_generator
 from ctjax.render.head_estimator import HeadEstimator, HeadEstimatorConfig
@@ -50,6 +51,26 @@ class RendererConfig:
         if len(set(keypoints.values())) > 1:
             found = ", ".join(f"{name} {count}" for name, count in keypoints.items())
             raise UserError(f"the renderer's parts have different numbers of keypoints: {found}")
+
+
+def seen_at(config: RendererConfig, params: Params, scale: float) -> tuple[RendererConfig, Params]:
+    """A renderer whose estimators look at pictures scaled by `scale` more, and its parameters.
+
+    So they go on seeing faces at the size that they know when pictures become larger. Pictures are subsampled by whole
+    numbers; a scale that asks for another gets the nearest. Only the fixed low-pass filters change.
+    """
+    scaled, params = {}, dict(params)
+    for part in ESTIMATORS:
+        if (estimator := getattr(config, part)) is None:
+            continue
+        stride = max(1, round(1 / (scale * estimator.scale_factor)))
+        if stride == estimator.stride:
+            continue
+        scaled[part] = dataclasses.replace(estimator, scale_factor=1 / stride)
+        kept = {name: value for name, value in params[part].items() if name != "down"}
+        kernel = low_pass_kernel(1 / stride, estimator.image_channel)
+        params[part] = {**kept, "down": {"kernel": kernel}} if stride > 1 else kept
+    return dataclasses.replace(config, **scaled), params
 
 
 def config_from_reference(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import math
@@ -32,8 +31,7 @@ from ctjax.losses.renderer_total import RendererLossConfig, takes_every_nth
 from ctjax.losses.vgg19 import Vgg19Config
 from ctjax.motion.keypoints import transform_jacobians, transform_keypoints
 from ctjax.nn.module import Network
-from ctjax.nn.resize import low_pass_kernel
-from ctjax.render.renderer import ESTIMATORS, Renderer, RendererConfig
+from ctjax.render.renderer import Renderer, RendererConfig, seen_at
 from ctjax.train.loop import LoopConfig, MediaFolder
 from ctjax.train.optim import OptimizerConfig
 from ctjax.train.renderer_pictures import Shown, sheet
@@ -64,8 +62,8 @@ class RendererTraining:
     things out. start, start_discriminator: bundles to go on from; their architecture replaces `renderer` and
     `discriminator`. start_scale: multiplies the scale_factor of both estimators of `start`; 0.5 where its pictures were
     half as large, so that the estimators go on seeing what they know. freeze: dotted parts of the renderer that stay as
-    they are, for fine-tuning. drawn_by: see `RendererUpdateConfig`. closing: the share of pairs from a wide open mouth
-    to a closed one (`FramePairs`)."""
+    they are, for fine-tuning. drawn_by: see `RendererUpdateConfig`. closing, opening: the shares of pairs from a wide
+    open mouth to a closed one and the other way (`FramePairs`)."""
 
     records: tuple[str, ...] = ()
     crops: tuple[str, ...] = ()
@@ -86,6 +84,7 @@ class RendererTraining:
     losses: RendererLossConfig = field(default_factory=RendererLossConfig)
     drawn_by: DrawnBy = "estimates"
     closing: float = 0.0
+    opening: float = 0.0
     compute: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     split: str = "train"
@@ -101,12 +100,15 @@ class RendererTraining:
             raise ValueError("give either records (folders made by prepare.py) or crops (folders of face crops)")
         if self.crops and self.poses != "none":
             raise ValueError(f"poses is {self.poses!r}, but a folder of crops knows no poses: set hopenet instead")
-        if not 0 <= self.closing <= 1:
-            raise ValueError(f"closing is a share of the pairs, from 0 to 1, not {self.closing}")
-        if self.crops and (self.losses.weights.needs_landmarks or self.drawn_by != "estimates" or self.closing):
+        if not (self.closing >= 0 and self.opening >= 0 and self.closing + self.opening <= 1):
             raise ValueError(
-                "drawn_by, closing, or a weight of losses.weights.landmark, lips, turned, mouth_pixel, mouth_drawn "
-                "or inner_mouth, asks for landmarks, but a folder of crops knows none: use records"
+                f"closing and opening are shares of the pairs, 0 to 1 together, not {self.closing} and {self.opening}"
+            )
+        pairs = self.closing or self.opening
+        if self.crops and (self.losses.weights.needs_landmarks or self.drawn_by != "estimates" or pairs):
+            raise ValueError(
+                "drawn_by, closing, opening, or a weight of losses.weights.landmark, lips, turned, mouth_pixel, "
+                "mouth_drawn or inner_mouth, asks for landmarks, but a folder of crops knows none: use records"
             )
         if self.size < 0:
             raise ValueError(f"size is a side in pixels, or 0 for the pictures' own, not {self.size}")
@@ -159,7 +161,7 @@ class RendererTask:
                     f"{config.start}: this renderer has no he_estimator, whose poses training looks at: convert it "
                     "with one (python -m convert sadtalker ... --he_estimator=FILE)"
                 )
-            renderer, self._start["renderer"] = _seen_at(renderer, params, config.start_scale)
+            renderer, self._start["renderer"] = seen_at(renderer, params, config.start_scale)
         if config.start_discriminator:
             judge, self._start["discriminator"] = self._open(
                 "start_discriminator", "discriminator", DiscriminatorConfig, discriminator.network
@@ -229,7 +231,8 @@ class RendererTask:
 
     def training_data(self, rows: parallel.Rows) -> grain.IterDataset:
         config = self.config
-        augmented = {"mirror": config.mirror, "jitter": config.jitter, "closing": config.closing}
+        augmented = {"mirror": config.mirror, "jitter": config.jitter}
+        augmented |= {"closing": config.closing, "opening": config.opening}
         pairs = FramePairs(self.clips, self._train, **augmented, **self._asked)
         return pipeline.batches(transforms.endless(self._train, pairs, config.loop.seed), rows, config.reading)
 
@@ -357,22 +360,6 @@ class RendererTask:
             weights.save_bundle(
                 folder / name, network=kind, config=config, params=params, provenance=provenance, overwrite=True
             )
-
-
-def _seen_at(config: RendererConfig, params: Any, scale: float) -> tuple[RendererConfig, Any]:
-    """A renderer whose estimators look at pictures scaled by `scale` more; only their fixed low-pass filters change."""
-    if scale == 1:
-        return config, params
-    scaled = {
-        part: dataclasses.replace(getattr(config, part), scale_factor=scale * getattr(config, part).scale_factor)
-        for part in ESTIMATORS
-    }
-    params = dict(params)
-    for part in ESTIMATORS:
-        kept = {name: value for name, value in params[part].items() if name != "down"}
-        kernel = low_pass_kernel(scaled[part].scale_factor, scaled[part].image_channel)
-        params[part] = {**kept, "down": {"kernel": kernel}} if scaled[part].stride > 1 else kept
-    return dataclasses.replace(config, **scaled), params
 
 
 def _last_map(judge: DiscriminatorConfig, size: int) -> int:

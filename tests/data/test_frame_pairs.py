@@ -234,15 +234,18 @@ class Speaking(PosedClip):
         return landmarks
 
 
-@pytest.mark.parametrize("closing", [0.0, 0.5, 1.0])
-def test_a_share_of_pairs_goes_from_wide_open_to_closed(closing):
-    pairs = FramePairs(Speaking(), np.array([0]), closing=closing, mirror=False)
+@pytest.mark.parametrize("closing, opening", [(0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (0.0, 0.5), (0.4, 0.6)])
+def test_a_share_of_pairs_goes_between_wide_open_and_closed(closing, opening):
+    pairs = FramePairs(Speaking(), np.array([0]), closing=closing, opening=opening, mirror=False)
     rng = np.random.default_rng(0)
     drawn = [pairs.random_map(0, rng) for _ in range(400)]
-    shut = [p["source_u8"][0, 0, 0] >= 36 and p["driving_u8"][0, 0, 0] < 4 for p in drawn]
-    assert np.mean(shut) == pytest.approx(0.99 * closing + 0.01, abs=0.08)
-    if closing:
-        assert len({int(p["source_u8"][0, 0, 0]) for p, closes in zip(drawn, shut, strict=True) if closes}) == 4
+    first, then = (np.array([p[name][0, 0, 0] for p in drawn]) for name in ("source_u8", "driving_u8"))
+    by_chance = 0.01 * (1 - closing - opening)
+    for share, wide, closed in ((closing, first, then), (opening, then, first)):
+        found = (wide >= 36) & (closed < 4)
+        assert np.mean(found) == pytest.approx(share + by_chance, abs=0.08)
+        if share:
+            assert len(set(wide[found])) == len(set(closed[found])) == 4
 
 
 def test_the_extremes_of_a_short_clip_are_one_frame_each():

@@ -12,6 +12,7 @@ from ctjax.infer.sound import Sound
 from ctjax.infer.talking_head import TalkingHead
 from ctjax.media.container import probe
 from ctjax.media.image import read_image, write_image
+from ctjax.media.mux import VideoWriter
 from ctjax.media.video import VideoSource
 from ctjax.motion.curve import Curve
 from ctjax.types import Box, UserError
@@ -106,6 +107,21 @@ def test_a_video_drives_a_picture(head, media):
     assert np.abs(np.diff(driven, axis=0)).mean() > 0.5, "the driving head turns, the picture must too"
     with pytest.raises(UserError, match="is a video itself"):
         head.animate(**(sources | {"source": media / "head.mp4"}), driving=media / "head.mp4")
+
+
+def test_a_driving_video_without_a_face_for_a_while_leaves_the_head_where_it_was(head, media, tmp_path):
+    """A title before it, a cut-away in it: nothing there says how a head is held."""
+    filmed = frames_of(media / "head.mp4")
+    noise = np.random.default_rng(0).integers(0, 256, (24, *filmed[0].shape)).astype(np.uint8)
+    with VideoWriter(tmp_path / "gaps.mp4", filmed[0].shape[1::-1], 25, crf=10) as writer:
+        for frame in [*noise[:10], *filmed[:6], *noise[10:], *filmed[-1:]]:
+            writer.write(frame)
+    sources = {"source": media / "portrait.png", "audio": media / "speech.wav", "layout": "crop", "alpha": 0.0}
+    driven = np.stack(list(head.animate(driving=tmp_path / "gaps.mp4", **sources))).astype(float)
+    moved = np.abs(np.diff(driven, axis=0)).mean((1, 2, 3))
+    assert len(driven) == 33 and moved[10:15].min() > 0
+    np.testing.assert_array_equal(moved[:10], 0)
+    np.testing.assert_array_equal(moved[15:29], 0)
 
 
 @pytest.mark.parametrize("fps", [25.0, 30.0, 23.976, 50.0])

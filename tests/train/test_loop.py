@@ -360,13 +360,31 @@ def test_ctrl_c_stops_two_processes_and_what_one_cannot_read_both_leave_out(unbr
     np.testing.assert_allclose(list(one.values()), list(two.values()), rtol=2e-5)
 
 
-@pytest.mark.parametrize(("tasks", "joined"), [("2", [{"cluster_detection_method": "slurm"}]), ("1", []), (None, [])])
-def test_the_tasks_of_a_slurm_step_are_joined(monkeypatch, tasks, joined):
+JOINED = {"cluster_detection_method": "slurm"}
+
+
+@pytest.mark.parametrize(
+    ("step", "joined"),
+    [
+        ({"NUM_TASKS": "2"}, [{"local_device_ids": None, **JOINED}]),
+        ({"NUM_TASKS": "2", "TASKS_PER_NODE": "1(x2)"}, [{"local_device_ids": [], **JOINED}]),
+        ({"NUM_TASKS": "3", "TASKS_PER_NODE": "2,1"}, [{"local_device_ids": [], **JOINED}]),
+        ({"NUM_TASKS": "16", "TASKS_PER_NODE": "8(x2)"}, [{"local_device_ids": None, **JOINED}]),
+        ({"NUM_TASKS": "16", "TASKS_PER_NODE": "8(x2)", "DEVICE": "0"}, [{"local_device_ids": [], **JOINED}]),
+        ({"NUM_TASKS": "1"}, []),
+        ({}, []),
+    ],
+)
+def test_the_tasks_of_a_slurm_step_are_joined(monkeypatch, step, joined):
+    """JAX by itself gives each task the one device of its number on the node, on the second node here. A task that has
+    a node, or a device, to itself takes all that it sees."""
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **given: calls.append(given))
-    monkeypatch.delenv("SLURM_STEP_NUM_TASKS", raising=False)
-    if tasks:
-        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
+    for name in ("SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_NODEID", "1")
+    for name, value in step.items():
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES" if name == "DEVICE" else f"SLURM_STEP_{name}", value)
     parallel.connect()
     assert calls == joined
 
