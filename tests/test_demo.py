@@ -68,6 +68,13 @@ def test_frames_come_back_and_a_driving_clip_sets_the_pose(head, clips):
     assert np.mean([clip["pose_error_driven"] for clip in posed]) < 5
 
 
+@pytest.mark.parametrize("size, strides", [(128, (4, 2)), (256, (8, 4)), (192, (6, 3)), (64, (2, 1)), (224, (7, 4))])
+def test_other_sizes_are_seen_as_in_training(size, strides):
+    """Its estimators know faces of 64 px, of which the detector takes every second pixel."""
+    scaled = TalkingHead.from_bundle(demo.bundle(), size=size).speaking._renderer.config
+    assert (scaled.kp_detector.stride, scaled.he_estimator.stride) == strides
+
+
 def test_the_bundle_is_small_and_says_what_it_is():
     files = [file for file in demo.bundle().rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < MOST_BYTES

@@ -15,7 +15,7 @@ from ctjax.render.dense_motion import DenseMotionConfig
 from ctjax.render.generator import GeneratorConfig, SpadeDecoderConfig, build_generator
 from ctjax.render.head_estimator import HeadEstimatorConfig
 from ctjax.render.keypoint_detector import KeypointDetectorConfig
-from ctjax.render.renderer import Renderer, RendererConfig, config_from_reference
+from ctjax.render.renderer import Renderer, RendererConfig, config_from_reference, seen_at
 from ctjax.types import UserError
 
 KEYPOINTS, SIZE = 5, 32
@@ -233,3 +233,20 @@ def test_parts_of_different_keypoints_are_no_renderer():
     other = dataclasses.replace(TINY.kp_detector, num_kp=KEYPOINTS + 1)
     with pytest.raises(UserError, match="numbers of keypoints: generator 5, kp_detector 6, he_estimator 5"):
         dataclasses.replace(TINY, kp_detector=other)
+
+
+@pytest.mark.parametrize(
+    "scale, strides", [(1.0, (4, 1)), (0.5, (8, 2)), (0.25, (16, 4)), (2.0, (2, 1)), (0.4, (10, 2))]
+)
+def test_estimators_may_see_pictures_scaled(params, scale, strides):
+    """Filters of the new scale, everything else as it was; the picture may have so many more pixels then."""
+    config, seen = seen_at(TINY, params, scale)
+    assert (config.kp_detector.stride, config.he_estimator.stride) == strides
+    scaled = Renderer(config)
+    assert jax.tree.map(jnp.shape, seen) == jax.tree.map(jnp.shape, scaled.abstract)
+    for part in params:
+        kept = {name: value for name, value in seen[part].items() if name != "down"}
+        assert all(value is params[part][name] for name, value in kept.items())
+    image = np.random.default_rng(0).uniform(size=(1, 16 * strides[0], 16 * strides[0], 3)).astype(np.float32)
+    assert scaled.canonical_keypoints(seen, image).shape == (1, KEYPOINTS, 3)
+    assert scaled.head_pose(seen, image).expression.shape == (1, KEYPOINTS, 3)
