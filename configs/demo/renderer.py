@@ -24,6 +24,7 @@ GENERATOR = ("first", "down_blocks", "second", "resblocks_3d", "dense_motion_net
 GENERATOR += ("resblocks_2d", "up_blocks", "final")
 WHERE = {"head_pose": 0.2, "landmark": 10.0, "closed": 5.0, "depth": 10.0}
 DRAWING = {"pixel": 20.0, "mouth_pixel": 15.0, "mouth_drawn": 5.0, "inner_mouth": 20.0}
+FROM_ESTIMATES = {"weights": {**DRAWING, "mouth_pixel": 40.0, "mouth_drawn": 10.0}, "drawn_by": "driving_landmarks"}
 # There are 160 persons to learn from: estimators that saw their colours only go wild before others.
 COLOURS = {"brightness": 0.15, "contrast": 0.15, "saturation": 0.3, "hue": 0.08}
 A_LITTLE = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.03}
@@ -86,8 +87,7 @@ STAGES = {
         "steps": 1_500,
         "lr": 7e-4,
         "ema": 0.99,
-        "weights": {**DRAWING, "mouth_pixel": 40.0, "mouth_drawn": 10.0},
-        "drawn_by": "driving_landmarks",
+        **FROM_ESTIMATES,
         "closing": 0.25,
         "start": "runs/demo/painter/export/renderer",
         "freeze": ESTIMATORS,
@@ -99,8 +99,7 @@ STAGES = {
         "steps": 900,
         "lr": 7e-4,
         "ema": 0.99,
-        "weights": {**DRAWING, "mouth_pixel": 40.0, "mouth_drawn": 10.0},
-        "drawn_by": "driving_landmarks",
+        **FROM_ESTIMATES,
         "closing": 0.25,
         "opening": 0.35,
         "start": "runs/demo/estimated_sources/export/renderer",

@@ -292,13 +292,19 @@ class RendererUpdate:
         trainable = dict(partition.leaves(self.renderer.trainable))
         params = partition.merge(learned, others)
         params = self.cast(params, lambda path: path[0] == "generator" and trainable[path])
-        draw = self.config.losses.weights.looks_at_pictures
+        weights = self.config.losses.weights
         landmarks = [batch[key] for key in LANDMARK_KEYS] if self.config.needs_landmarks else None
         by = (None, None) if landmarks is None else self._places(*landmarks)
-        weights = self.config.losses.weights
         known = self.known_pose(frozen, batch, driving_01) if weights.head_pose or weights.turned else None
         outcome = self.reconstruct(
-            params, source_01, driving_01, warp, train=train, draw=draw, landmarks=by, turn_to=known
+            params,
+            source_01,
+            driving_01,
+            warp,
+            train=train,
+            draw=weights.looks_at_pictures,
+            landmarks=by,
+            turn_to=known,
         )
         critic = self.discriminator.bind(self.cast(judge, self.discriminator_learns), train=train)
         terms = generator_terms(
@@ -309,7 +315,7 @@ class RendererUpdate:
             target_deg=known,
             landmarks=landmarks,
             source_depths=batch[DEPTH_KEY] if weights.depth else None,
-            inner_mouth=batch[INNER_MOUTH_KEY] if self.config.losses.weights.inner_mouth else None,
+            inner_mouth=batch[INNER_MOUTH_KEY] if weights.inner_mouth else None,
         )
         value, means = total(terms)
         return value, (means, outcome, self.discriminator.unbind(critic))
