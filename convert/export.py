@@ -13,7 +13,8 @@ import numpy as np
 
 from convert import write_torch
 from convert.rules import apply, invert, keys_for
-from ctjax.config import from_mapping
+from ctjax.config import from_mapping, to_mapping
+from ctjax.motion.audio2exp import Audio2ExpConfig
 from ctjax.render.dense_motion import DenseMotionConfig
 from ctjax.render.generator import GeneratorConfig, SpadeDecoderConfig
 from ctjax.render.head_estimator import HeadEstimatorConfig
@@ -42,7 +43,10 @@ def export(bundle: pathlib.Path, output: pathlib.Path, *, overwrite: bool = Fals
     with _whole(output) as aside:
         write_torch.save(tree, aside)
     count = sum(1 for value in leaves(tree).values() if isinstance(value, np.ndarray))
-    return f"{output}: {opened.network}, {count} tensors, for torch.load(..., weights_only=True)"
+    said = f"{output}: {opened.network}, {count} tensors, for torch.load(..., weights_only=True)"
+    if opened.network == "audio2exp" and (others := _other_widths(from_mapping(Audio2ExpConfig, opened.config))):
+        said += f"; ControlTalk's model.py builds it with its own numbers changed to {others}"
+    return said
 
 
 def reference_tree(opened: Bundle, name: pathlib.Path) -> dict[str, Any]:
@@ -58,6 +62,12 @@ def reference_tree(opened: Bundle, name: pathlib.Path) -> dict[str, Any]:
     raise UserError(
         f"{name}: a bundle of {opened.network}; only audio2exp and facevid2vid, which are trained here, are exported"
     )
+
+
+def _other_widths(config: Audio2ExpConfig) -> str:
+    """What differs from the numbers that are literals in the reference's code (ControlTalk model.py:31-48, 75-90)."""
+    ours, theirs = to_mapping(config), to_mapping(Audio2ExpConfig())
+    return ", ".join(f"{name} {value}" for name, value in ours.items() if value != theirs[name])
 
 
 def check_known(renderer: RendererConfig, name: pathlib.Path) -> None:

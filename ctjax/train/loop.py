@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pathlib
 import signal
 import sys
@@ -116,6 +117,8 @@ class _StopRequest:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
         signal.signal(number, self._previous[number])  # the second one ends at once
+        # The step may be the first, which compiles for minutes. Printing could interrupt itself here.
+        os.write(2, b"\nstopping after this step; once more ends at once, without saving\n")
         if jax.process_count() > 1:
             signal.raise_signal(signal.SIGTERM)
 

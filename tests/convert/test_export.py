@@ -14,6 +14,7 @@ from convert import export, read_torch, write_torch
 from convert.__main__ import main
 from ctjax.config import from_mapping, to_mapping
 from ctjax.data import untrained
+from ctjax.motion.audio2exp import Audio2Exp, Audio2ExpConfig
 from ctjax.render.renderer import Renderer, RendererConfig
 from ctjax.weights import leaves, open_bundle, save_bundle
 
@@ -42,6 +43,16 @@ def test_lip_control_net_comes_back(tmp_path):
     assert twice.manifest["parameters"]["sha256"] == once.manifest["parameters"]["sha256"]
     mode = (tmp_path / "again.pt").stat().st_mode & 0o777
     assert mode == 0o666 & ~current_umask()
+
+
+def test_an_audio2exp_of_other_widths_is_exported_with_a_word_about_them(tmp_path, capsys):
+    config = Audio2ExpConfig(channels=48, widths=(8, 8, 8, 8))
+    save_bundle(tmp_path / "own", network="audio2exp", config=config, params=Audio2Exp(config).init(jax.random.key(0)))
+    run("export", tmp_path / "own", "--output", tmp_path / "own.pt")
+    assert (
+        "model.py builds it with its own numbers changed to channels 48, widths [8, 8, 8, 8]" in capsys.readouterr().out
+    )
+    assert export._other_widths(Audio2ExpConfig()) == ""
 
 
 def current_umask():

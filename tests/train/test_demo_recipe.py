@@ -1,5 +1,6 @@
 """The demo's recipe (configs/demo/) command by command, in a small world and with few steps: does every stage learn?"""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -14,9 +15,9 @@ CLIPS, SIZE = 60, 64
 
 
 def run(folder, script, *arguments):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, arguments)], cwd=folder, capture_output=True, text=True
-    )
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"} | os.environ  # as `make demo-weights` does
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
@@ -47,8 +48,8 @@ def stages(world):
     """All stages one after the other: the figures on held-out clips before and after each, and the expert's report."""
     found = {
         "phonemes": train(world, "phonemes.py", "phonemes", 250, sentences=200, held_out_sentences=32),
-        "estimators": train(world, "renderer.py:estimators", "estimators", 600),
-        "lips": train(world, "renderer.py:lips", "lips", 300),
+        "estimators": train(world, "renderer.py:estimators", "estimators", 1000),
+        "lips": train(world, "renderer.py:lips", "lips", 600),
         "generator": train(world, "renderer.py:generator64", "renderer64", 200),
         "painter": train(
             world,
@@ -58,7 +59,8 @@ def stages(world):
             start="runs/demo/renderer64/export/renderer",
             size=SIZE,
         ),
-        "estimated_sources": train(world, "renderer.py:estimated_sources", "renderer", 50, size=SIZE),
+        "estimated_sources": train(world, "renderer.py:estimated_sources", "estimated_sources", 50, size=SIZE),
+        "mouths": train(world, "renderer.py:mouths", "renderer", 50, size=SIZE),
     }
     bundles = ("--hubert=runs/demo/phonemes/export/hubert", "--renderer=runs/demo/renderer/export/renderer")
     run(world, "prepare.py", "--records=runs/demo/records128", "--output=runs/demo/records", *bundles)
