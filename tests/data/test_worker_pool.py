@@ -13,10 +13,11 @@ import pytest
 from ctjax.data.worker_pool import worker_pool
 
 BUSY = """
-import os, sys, time
+import os, signal, sys, time
 from ctjax.data.worker_pool import worker_pool
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background is born ignoring it
     try:
         with worker_pool(2) as pool:
             pool.submit(os.getpid).result()
@@ -34,10 +35,14 @@ def test_ctrl_c_ends_all_of_them_in_silence(tmp_path, pause):
     process = subprocess.Popen(
         [sys.executable, tmp_path / "busy.py"], stdout=-1, stderr=-1, text=True, start_new_session=True
     )
-    assert process.stdout.readline() == "busy\n"
-    time.sleep(pause)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, errors = process.communicate(timeout=120)
+    try:
+        assert process.stdout.readline() == "busy\n"
+        time.sleep(pause)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, errors = process.communicate(timeout=120)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     assert (process.returncode, errors) == (130, "")
 
 
