@@ -181,6 +181,7 @@ class PaintedMesh:
         return next(iter(self.find(frame)), None)
 
 
+@pytest.mark.full
 def test_the_no_edit_row_redraws_the_face_and_nothing_else(head, tmp_path, monkeypatch):
     # the fast formulation, equal by its own tests, takes long to compile
     monkeypatch.setattr(renders, "fastest", lambda config, params: (Renderer(config), params))

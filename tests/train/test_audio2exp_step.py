@@ -332,6 +332,7 @@ def test_in_bfloat16_nothing_that_is_exported_is_rounded(world, tmp_path):
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(task.frozen["expert"])} == {"bfloat16"}
 
 
+@pytest.mark.full
 def test_an_expert_is_measured_on_frames_of_the_renderer_and_belongs_to_it(world, tmp_path):
     measure = loop.LoopConfig(steps=0, batch=8, evaluate_every=0, pictures_every=0)
     config = SyncExpertTraining(
@@ -392,6 +393,7 @@ def test_records_of_other_weights_are_refused(world, tmp_path):
         Audio2ExpTask(recipe(world, renderer=str(tmp_path / "other")))
 
 
+@pytest.mark.full
 def test_the_other_choices_pixels_bce_and_going_on_with_the_encoder_trained_too(world, trained, tmp_path):
     run, _, _ = trained
     chosen = recipe(

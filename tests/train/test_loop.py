@@ -339,6 +339,7 @@ def test_two_processes_of_four_devices_give_the_same_losses_and_stop_together(un
     np.testing.assert_allclose(list(one.values()), list(two.values()), rtol=2e-5)
 
 
+@pytest.mark.full
 def test_ctrl_c_stops_two_processes_and_what_one_cannot_read_both_leave_out(unbroken, tmp_path):
     def both(*extra):
         address = f"127.0.0.1:{portpicker.pick_unused_port()}"
