@@ -15,7 +15,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m ctjax.faces.models
 	touch $@
 
-# Most of the suite's time is XLA compiling programs that run once; half of it is saved so. `test-full` compiles as users do.
+# Much of the suite's time is XLA compiling programs that run once: this saves a quarter of the whole. `test-full` compiles
+# as users do.
 test: export XLA_FLAGS ?= --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not full'

@@ -31,7 +31,7 @@ from ctjax.data.frozen_features import FrozenFeatures
 from ctjax.data.records import HUBERT, Clip, ClipInfo
 from ctjax.data.sync_offset import SyncGate
 from ctjax.data.synthetic import clips as synthetic_clips
-from ctjax.data.worker_pool import worker_pool
+from ctjax.data.worker_pool import WorkerPool
 from ctjax.progress import progress_bar
 from ctjax.types import UserError
 from ctjax.whole_files import remove_leftovers, write_text, written_whole
@@ -240,7 +240,7 @@ def _cut_in_pool(
 ) -> Iterator[tuple[Video, CutVideo | str]]:
     """As many videos under way as twice the processes: their pictures wait on the disk."""
     queue = iter(videos)
-    with worker_pool(settings.workers) as pool:
+    with WorkerPool(settings.workers) as pool:
         running: dict[concurrent.futures.Future, Video] = {}
         while True:
             while len(running) < 2 * settings.workers and (video := next(queue, None)) is not None:
@@ -255,7 +255,7 @@ def _cut_in_pool(
 
 def _cut_alone(root: pathlib.Path | None, video: Video, cut: CutConfig, work: pathlib.Path) -> CutVideo | str:
     try:
-        with worker_pool(1) as pool:
+        with WorkerPool(1) as pool:
             return pool.submit(_cut_one, root, video, cut, work).result()
     except BrokenProcessPool:
         return CRASHED

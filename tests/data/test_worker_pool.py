@@ -10,16 +10,16 @@ import time
 
 import pytest
 
-from ctjax.data.worker_pool import worker_pool
+from ctjax.data.worker_pool import WorkerPool
 
 BUSY = """
 import os, signal, sys, time
-from ctjax.data.worker_pool import worker_pool
+from ctjax.data.worker_pool import WorkerPool
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background is born ignoring it
     try:
-        with worker_pool(2) as pool:
+        with WorkerPool(2) as pool:
             pool.submit(os.getpid).result()
             waiting = [pool.submit(time.sleep, 600) for _ in range(2)]
             print("busy", flush=True)
@@ -47,13 +47,13 @@ def test_ctrl_c_ends_all_of_them_in_silence(tmp_path, pause):
 
 
 def test_what_was_submitted_is_finished_where_the_block_ends_well():
-    with worker_pool(1) as pool:
+    with WorkerPool(1) as pool:
         results = [pool.submit(abs, -number) for number in range(3)]
     assert [result.result(timeout=0) for result in results] == [0, 1, 2]
 
 
 def test_an_error_does_not_wait_for_the_others():
-    with pytest.raises(ZeroDivisionError), worker_pool(1) as pool:
+    with pytest.raises(ZeroDivisionError), WorkerPool(1) as pool:
         waiting = pool.submit(time.sleep, 600)
         raise ZeroDivisionError
     with pytest.raises(concurrent.futures.process.BrokenProcessPool):
