@@ -38,7 +38,9 @@ _EXTEND = flags.DEFINE_enum(
     "extend", "pingpong", ["pingpong", "hold", "loop"], "How a video shorter than the sound goes on."
 )
 _FACE = flags.DEFINE_integer("face", None, "Which of several faces, from the left, starting at 0; else the largest.")
-_BOX = flags.DEFINE_list("box", None, "The face's box in pixels, x0,y0,x1,y1, instead of detection.")
+_BOX = flags.DEFINE_list(
+    "box", None, "The square to render in pixels, x0,y0,x1,y1, about 1.4 times the face, instead of detection."
+)
 _TRACKING = flags.DEFINE_enum("tracking", "smooth", ["smooth", "fixed"], "Follow a moving face, or keep one box.")
 _CROP_ONLY = flags.DEFINE_bool("crop_only", False, "Write the face alone, not the whole frame.")
 _SIDE_BY_SIDE = flags.DEFINE_bool("side_by_side", False, "Write source and result side by side.")
@@ -47,7 +49,7 @@ _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Arithme
 _CHUNK = flags.DEFINE_integer(
     "chunk", None, "Frames rendered at once; chosen for the device if not given.", lower_bound=1
 )
-_CRF = flags.DEFINE_integer("crf", 18, "H.264 quality, 0 best to 51 smallest.")
+_CRF = flags.DEFINE_integer("crf", 18, "H.264 quality, 1 best to 51 smallest; 0 is lossless, which few players show.")
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 

@@ -65,7 +65,7 @@ def batches(task, shares: dict[str, float]):
     )
     stream = transforms.in_order(clips, examples, 0)
     count = -(-FLAGS.examples // FLAGS.batch)
-    return pipeline.first_batches(stream, Rows(FLAGS.batch, 0, FLAGS.batch), count)
+    return pipeline.first_batches(stream, Rows(FLAGS.batch, 0, FLAGS.batch), count, task.config.reading)
 
 
 class Aperture:

@@ -198,14 +198,14 @@ def closed_reading(measure: Aperture, clip: Filmed) -> float:
 
 
 def mouth(head: TalkingHead, measure: Aperture, clip: Filmed, other: Filmed, every: int = 1) -> dict[str, float]:
-    """A still picture of the clip's speaker under the clip's sound, under `other`'s, and by alpha; and silenced. The
-    correlations are those of every so many frames."""
+    """A still picture of the clip's speaker under the clip's sound, under `other`'s, and by alpha; and silenced. Of
+    the frames every so many are looked at."""
     measure.calibrate(clip, max(every, 2))
     picture = clip.frames_u8[0]
     length = min(len(clip.windows), len(other.windows))
     own = measure(speaking(head, picture, clip.windows[::every], 0.7))
     foreign = measure(speaking(head, picture, other.windows[:length:every], 0.7))
-    spread = slice(None, None, SPREAD)
+    spread = slice(None, None, max(every, SPREAD))
     by_alpha = {
         f"aperture_alpha_{alpha:g}": np.nanmean(measure(speaking(head, picture, clip.windows[spread], alpha)))
         for alpha in ALPHAS

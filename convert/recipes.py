@@ -66,8 +66,10 @@ def sadtalker(source: Source, options: Options) -> Plan:
     from convert import sadtalker as tables
 
     files, notes = list(source.files), []
-    if isinstance(source.tree, dict) and any(isinstance(value, Tensor) for value in source.tree.values()):
-        parts, skipped = tables.split_flat(source.tree)
+    tree = source.tree
+    of_parts = isinstance(tree, dict) and any(isinstance(tree.get(part), dict) for part in facevid2vid.PARTS)
+    if isinstance(tree, dict) and not of_parts and any(isinstance(value, Tensor) for value in tree.values()):
+        parts, skipped = tables.split_flat(tree)
     else:
         found, skipped = sources.parts(source, facevid2vid.PARTS)
         parts = {part: dict(state.tensors) for part, state in found.items()}

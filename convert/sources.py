@@ -15,7 +15,7 @@ from convert import read_torch
 from convert.read_torch import CheckpointError, Opaque, Tensor
 
 # Names under which training scripts keep the state dict, most specific first.
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params_ema", "params")
 HF_CONFIG = "config.json"
 HF_PREPROCESSOR = "preprocessor_config.json"
 HF_WEIGHTS = (
@@ -73,12 +73,11 @@ def state_dict(source: Source, *, rename: Callable[[str], str] | None = None) ->
     tree, skipped = source.tree, {}
     if not isinstance(tree, dict):
         raise CheckpointError(f"{source.path}: holds a {_kind(tree)} instead of a state dict")
-    if not any(isinstance(value, Tensor) for value in tree.values()):
-        wrapper = next((w for w in WRAPPERS if _holds_tensors(tree.get(w))), None)
-        if wrapper is None:
-            raise CheckpointError(f"{source.path}: holds no state dict, its top level is: {_listed(tree)}")
-        skipped = {str(key): _TRAINING for key in tree if key != wrapper}
+    while wrapper := next((w for w in WRAPPERS if isinstance(tree.get(w), dict) and any(_tensors(tree[w]))), None):
+        skipped |= {str(key): _TRAINING for key in tree if key != wrapper}  # a loss perhaps, kept as a tensor
         tree = tree[wrapper]
+    if not _holds_tensors(tree):
+        raise CheckpointError(f"{source.path}: holds no state dict, its top level is: {_listed(source.tree)}")
     return _select(source.path, tree, skipped, rename or _without_module)
 
 

@@ -39,7 +39,7 @@ def run(main: Callable[[], None], *, debug: Callable[[], bool] = lambda: False) 
 
     A `UserError` becomes one line on standard error and exit status 1, unless `debug()` is true: then it is raised
     with its traceback; so does an error of the operating system that names a file. Ctrl-C exits with status 130,
-    SIGTERM with 143, both after cleaning up.
+    SIGTERM and a closed terminal with 143, after cleaning up.
     """
 
     def guarded(argv: list[str]) -> None:
@@ -62,5 +62,7 @@ def run(main: Callable[[], None], *, debug: Callable[[], bool] = lambda: False) 
         except KeyboardInterrupt:
             sys.exit(EXIT_INTERRUPTED)
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that half-written files are removed
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # a terminal that is closed
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(number, lambda *_: sys.exit(EXIT_TERMINATED))  # so that half-written files are removed
     app.run(guarded)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -84,6 +85,17 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batched(mesh: Mesh) -> NamedSharding:
     """The first axis split over the devices."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
+
+
+def on_each_device(mesh: Mesh, function: Callable[..., PyTree], *split: bool) -> Callable[..., PyTree]:
+    """`function` compiled for each device to run by itself, for what is done row by row: of the arguments for which
+    `split` is true it gets its own rows, the others whole, and its results are rows again.
+
+    Left to the compiler a loop over rows would be run in whole on every device.
+    """
+    specs = tuple(PartitionSpec(BATCH_AXIS) if of_rows else PartitionSpec() for of_rows in split)
+    rows = PartitionSpec(BATCH_AXIS)
+    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=False))
 
 
 def rows_of_process(mesh: Mesh, batch: int) -> Rows:

@@ -209,6 +209,12 @@ def fingerprint(manifest: Mapping[str, Any], parts: Collection[str] = ()) -> str
     return _digest_of_all({k: v for k, v in tensors.items() if not parts or k.partition(".")[0] in parts})
 
 
+def is_named(manifest: Mapping[str, Any], name: str | None) -> bool:
+    """Whether `name`, the fingerprint by which another bundle knows this one, is its own or that of the bundle it was
+    packed from; true where none was written down."""
+    return name is None or name in (fingerprint(manifest), manifest["provenance"].get("packed_from"))
+
+
 class _Tensor(NamedTuple):
     """What a manifest says of one parameter."""
 

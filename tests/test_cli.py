@@ -48,6 +48,26 @@ def test_debug_shows_the_traceback():
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_signal_ends_it_after_cleaning_up(name, ignored):
+    """A temporary file is removed on the way out; what was started with `nohup` goes on."""
+    before = f"import signal; signal.signal(signal.{name}, signal.SIG_IGN)" if ignored else ""
+    body = f"""
+    import os, signal
+    try:
+        os.kill(os.getpid(), signal.{name})
+        print('went on')
+    finally:
+        print('cleaned up')
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", before + PROGRAM.format(body=body, debug=False)], capture_output=True, text=True
+    )
+    assert done.returncode == (0 if ignored else 143), done.stderr
+    assert done.stdout.split("\n")[:-1] == (["went on", "cleaned up"] if ignored else ["cleaned up"])
+
+
 def test_the_cache_folder_is_the_users(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CTJAX_CACHE_DIR", raising=False)

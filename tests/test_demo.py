@@ -26,7 +26,7 @@ def head():
 
 @pytest.fixture(scope="module")
 def clips(head):
-    return demo_figures.held_out(head, 3, WORLD)
+    return demo_figures.held_out(head, 2, WORLD)
 
 
 def neighbours(clips):
@@ -35,9 +35,9 @@ def neighbours(clips):
 
 @pytest.fixture(scope="module")
 def mouth(head, clips):
-    """Each figure of `demo_figures.mouth`, mean over the clips; every fourth frame, as reading them takes the time."""
+    """Each figure of `demo_figures.mouth`, mean over the clips; of every sixth frame, as rendering takes the time."""
     measure = demo_figures.Aperture()
-    found = [demo_figures.mouth(head, measure, clip, other, every=4) for clip, other in neighbours(clips)]
+    found = [demo_figures.mouth(head, measure, clip, other, every=6) for clip, other in neighbours(clips)]
     return {name: np.mean([clip[name] for clip in found]) for name in found[0]}
 
 

@@ -237,21 +237,25 @@ class FramePairs(grain.transforms.RandomMap):
 
     def random_map(self, index: int, rng: np.random.Generator) -> Example:
         number = int(self._clips[index])
+        clip = None
         kind = rng.random() if self._closing or self._opening else 1.0
         if kind < self._closing + self._opening:
-            frames = [rng.choice(some) for some in opened_and_closed(self._source[number]["landmarks"])]
+            clip = self._source[number]
+            frames = [rng.choice(some) for some in opened_and_closed(clip["landmarks"])]
             frames = frames if kind < self._closing else frames[::-1]
         else:
             frames = rng.choice(self._source.clips[number].frames, 2, replace=False)
-        pair = self.pair(number, *map(int, frames), mirrored=self._mirror and rng.random() < 0.5)
+        pair = self.pair(number, *map(int, frames), mirrored=self._mirror and rng.random() < 0.5, clip=clip)
         if self._jitter != JitterConfig():
             change = self._jitter.draw(rng)
             pair |= {name: cv2.transform(pair[name], change) for name in ("source_u8", "driving_u8")}
         return pair
 
-    def pair(self, number: int, source: int, driving: int, *, mirrored: bool = False) -> Example:
-        """The pair of two given frames of clip `number`."""
-        clip = self._source[number]
+    def pair(
+        self, number: int, source: int, driving: int, *, mirrored: bool = False, clip: Clip | None = None
+    ) -> Example:
+        """The pair of two given frames of clip `number`; `clip` where it has been read already."""
+        clip = self._source[number] if clip is None else clip
         images = clip.images([source, driving])
         images = np.ascontiguousarray(images[:, :, ::-1]) if mirrored else images
         source_u8, driving_u8 = (self._scaled(image) for image in images)

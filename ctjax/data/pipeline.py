@@ -6,6 +6,7 @@ the batches are the same however many processes, workers and devices share them,
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,14 @@ class ReadingConfig:
     def __post_init__(self) -> None:
         if self.threads < 1 or self.prefetch < 1 or self.workers < 0:
             raise ValueError("threads and prefetch must be at least 1, workers at least 0")
+
+
+def _leave_signals_to_the_loop(worker: int, workers: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach the whole group: a worker that died of one would take the run with it
+    before it has saved. The loop ends its workers itself."""
+    del worker, workers
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _ProcessRows:
@@ -60,12 +69,15 @@ def batches(examples: grain.MapDataset, rows: Rows, reading: ReadingConfig) -> g
     ahead = -(-reading.prefetch // (rows.count * reading.workers))
     options = grain.ReadOptions(num_threads=reading.threads, prefetch_buffer_size=ahead)
     stream = source.batch(rows.count, drop_remainder=True).to_iter_dataset(options)
-    return stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=reading.workers, per_worker_buffer_size=2))
+    options = grain.MultiprocessingOptions(num_workers=reading.workers, per_worker_buffer_size=2)
+    return stream.mp_prefetch(options, _leave_signals_to_the_loop)
 
 
-def first_batches(examples: grain.MapDataset, rows: Rows, count: int) -> Iterator[dict[str, Any]]:
-    """The first `count` batches of `examples`, for evaluation, one after the other: always the same ones."""
-    source = _ProcessRows(examples, rows)
-    for number in range(count):
-        part = [source[number * rows.count + row] for row in range(rows.count)]
-        yield {name: np.stack([example[name] for example in part]) for name in part[0]}
+def first_batches(
+    examples: grain.MapDataset, rows: Rows, count: int, reading: ReadingConfig
+) -> Iterator[dict[str, Any]]:
+    """The first `count` batches of `examples`, an endless stream, for evaluation: always the same ones. Threads read
+    one batch ahead."""
+    wanted = grain.MapDataset.source(_ProcessRows(examples, rows))[: count * rows.count]
+    options = grain.ReadOptions(num_threads=reading.threads, prefetch_buffer_size=rows.count)
+    return iter(wanted.to_iter_dataset(options).batch(rows.count, drop_remainder=True))

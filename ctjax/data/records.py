@@ -254,6 +254,8 @@ def read_manifest(folder: pathlib.Path) -> Manifest:
 class RecordSet:
     """The clips of one or several record folders, addressed by number. Safe to read from several threads.
 
+    digests: {folder: SHA-256 of its list of clips}.
+
     Raises `RecordsError` if a folder is not a complete record set, the folders do not belong together, or a person
     stands in more than one split.
     """
@@ -264,6 +266,7 @@ class RecordSet:
         self.folders = [pathlib.Path(folder) for folder in folders]
         manifests = [read_manifest(folder) for folder in self.folders]
         self.image_size, self.features = manifests[0].image_size, manifests[0].features
+        self.digests = {str(f): manifest.clips_sha256 for f, manifest in zip(self.folders, manifests, strict=True)}
         self.clips: list[ClipInfo] = []
         paths: list[str] = []
         for folder, manifest in zip(self.folders, manifests, strict=True):

@@ -123,7 +123,8 @@ class SyncWindows(grain.transforms.RandomMap):
         if number not in self._remembered:
             clip = self._records[number]
             everything = read_mouths(clip, np.arange(clip.info.frames), self._crop)
-            self._remembered[number] = everything, read_sound(clip, self._sound)
+            # A copy: features are views of the record, which would stay in memory with all its pictures.
+            self._remembered[number] = everything, np.array(read_sound(clip, self._sound))
         mouths, sound = self._remembered[number]
         return Mouths(*(x[shown] for x in mouths)), sound
 

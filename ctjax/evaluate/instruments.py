@@ -27,7 +27,7 @@ from ctjax.losses.sync_expert import SyncExpert, SyncExpertConfig
 from ctjax.losses.wav2lip_syncnet import Wav2LipSyncNetConfig
 from ctjax.nn.module import Network
 from ctjax.types import UserError
-from ctjax.weights import Bundle, open_bundle
+from ctjax.weights import Bundle, is_named, open_bundle
 
 DEFAULT_BATCH = 16
 # On each device: one frame of 1080p. Temporaries take 0.4 kB a pixel for SSIM and 1.6 kB for LPIPS.
@@ -48,13 +48,13 @@ class Devices:
         return min(self.batch, max(1, PIXELS_PER_CALL // pixels) * self.mesh.size)
 
     def compiled(self, function: Callable[..., Any], params: Any = None) -> BatchFunction:
-        """`function(params, *batch arrays)` under `jax.jit`, in full float32 (no TF32: its error would show)."""
+        """`function(params, *batch arrays)`, which goes row by row, in full float32 (no TF32: its error would show)."""
         placed = parallel.replicate(self.mesh, params)
-        run = jax.jit(function)
+        run = parallel.on_each_device(self.mesh, lambda params, rows: function(params, *rows), False, True)
 
         def call(*arrays: np.ndarray) -> Any:
             with jax.default_matmul_precision("highest"):
-                return run(placed, *parallel.place_batch(self.mesh, arrays))
+                return run(placed, parallel.place_batch(self.mesh, arrays))
 
         return call
 
@@ -222,6 +222,11 @@ def _open_expert(made: Instruments, paths: BundlePaths) -> None:
             raise UserError(
                 f"--hubert_bundle={paths.hubert} gives {config.hidden_size} channels, the expert in {paths.expert} was "
                 f"trained on {expert.config.audio.channels}: give the HuBERT it was trained with"
+            )
+        if not is_named(sound.manifest, bundle.manifest["provenance"].get("hubert")):
+            raise UserError(
+                f"--hubert_bundle={paths.hubert} is another HuBERT than the one that the expert in {paths.expert} was "
+                "trained with: its distances would mean nothing; give that one"
             )
         hear = experts.hears_hubert(SpeechFeatures(config, sound.params))
 

@@ -24,7 +24,7 @@ from ctjax.types import Box
 SLACK = 0.06  # of the box's side: how far the face may be off the middle, or larger or smaller, before the box follows
 SMOOTHING_FRAMES = 4.0  # standard deviation of the Gaussian over the positions the box follows
 _SMOOTHING_REACH = 2.0  # standard deviations looked at on either side
-_PATIENCE_FRAMES = 12  # that long a lost face is awaited near its place, before another place or face is taken for it
+_PATIENCE_S = 0.5  # that long a lost face is awaited near its place, before another place or face is taken for it
 _SCAN_STRIDE = 5  # every fifth frame is searched for the first face
 _SCAN_SMALL_STRIDE = 5  # and every fifth of those for small ones, which is slow
 
@@ -50,7 +50,7 @@ class FaceTracker:
     """Follows the largest face, or number `which` from the left (0 is the leftmost), of the first frame that shows it.
 
     fixed: keep the first box for the whole clip, as the release does (ControlTalk inference.py:69-71), instead of
-    following a face that moves. increase: margin of the box. slack: see SLACK.
+    following a face that moves. increase: margin of the box. slack: see SLACK. frames_per_second: of the frames given.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class FaceTracker:
         increase: float = INCREASE,
         slack: float = SLACK,
         smoothing_frames: float = SMOOTHING_FRAMES,
+        frames_per_second: float = 25.0,
     ):
         self._finder = finder
         self._which = which
@@ -69,6 +70,7 @@ class FaceTracker:
         self._slack = math.inf if fixed else slack
         self._sigma = smoothing_frames
         self._reach = math.ceil(_SMOOTHING_REACH * smoothing_frames)
+        self._patience = max(1, int(_PATIENCE_S * frames_per_second))
 
     def track(
         self, clip: Iterable[np.ndarray], frames: Iterable[np.ndarray], name: str = "the video"
@@ -87,11 +89,11 @@ class FaceTracker:
             box = goal if box is None or seen.shot != shot else _drawn_along(box, goal, self._slack)
             shot = seen.shot
             points = None if seen.mesh is None else seen.mesh.points
-            yield image, TrackedFace(whole_pixels(box), points, seen.missed > _PATIENCE_FRAMES)
+            yield image, TrackedFace(whole_pixels(box), points, seen.missed > self._patience)
 
     def _observed(self, frames: Iterator[np.ndarray], start: Mesh, start_index: int):
         """(image, what is seen) for each frame; the last position is carried through frames without the face."""
-        last, shot, missed = start, 0, _PATIENCE_FRAMES + 1
+        last, shot, missed = start, 0, self._patience + 1
         for index, image in enumerate(frames):
             if index <= start_index:
                 mesh = start if index == start_index else None
@@ -110,7 +112,7 @@ class FaceTracker:
             return mesh
         place = extents(last.points)
         for faces in (self._finder.find_near(image, place), self._finder.find(image)):
-            close = [mesh for mesh in faces if missed >= _PATIENCE_FRAMES or _may_be(extents(mesh.points), place)]
+            close = [mesh for mesh in faces if missed >= self._patience or _may_be(extents(mesh.points), place)]
             if close:
                 return min(close, key=lambda mesh: math.dist(centre(extents(mesh.points)), centre(place)))
         return None

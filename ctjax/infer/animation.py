@@ -10,6 +10,7 @@ The first two run in a thread of their own, ahead of the devices; the devices ru
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import pathlib
 from collections.abc import Iterable, Iterator
@@ -30,7 +31,7 @@ from ctjax.infer.speaking import Chunk, Embedding, Still
 from ctjax.infer.timing import StageTimes, prefetched
 from ctjax.media.audio import AudioFile
 from ctjax.media.image import is_picture, read_image
-from ctjax.media.mux import VideoWriter, check_suffix, check_writable
+from ctjax.media.mux import VideoWriter, check_suffix, check_writable, frame_rate
 from ctjax.media.video import VideoSource
 from ctjax.motion.curve import Curve
 from ctjax.progress import progress_bar
@@ -97,7 +98,8 @@ class Animation:
     def __init__(
         self, head: TalkingHead, source: PathLike, audio: PathLike, driving: PathLike | None, options: AnimateOptions
     ):
-        self.options = options
+        # The rate that the file will have (23.98 means 24000/1001): counted with another, the lips would drift.
+        self.options = options = dataclasses.replace(options, fps=float(frame_rate(options.fps)))
         self.times = StageTimes()
         self._head = head
         self._encoded: Still | None = None
@@ -190,7 +192,9 @@ class Animation:
             tracked = fixed_track(itertools.chain([first], frames), self._user_box(first))
         else:
             which = options.face if role == "source" else None
-            tracker = FaceTracker(self._head.face_finder, which, fixed=options.tracking == "fixed")
+            tracker = FaceTracker(
+                self._head.face_finder, which, fixed=options.tracking == "fixed", frames_per_second=options.fps
+            )
             # A face that shows only when the sound is over would leave a clip in which nobody speaks.
             searched = itertools.islice(clip.resampled(options.fps), self.frames)
             tracked = tracker.track(searched, frames, str(clip.path))

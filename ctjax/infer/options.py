@@ -26,10 +26,10 @@ class AnimateOptions:
     fps: of the output. alpha: mouth opening, a number or a `Curve` over seconds. yaw, pitch, roll: degrees that
     replace the head pose's own angle, a number or a curve; None keeps it. extend: how a source (or driving) video
     shorter than the sound goes on. face: which of several faces, counted from the left from 0; None takes the
-    largest. box: the face's square in pixels of the source, instead of detection. tracking: "smooth" follows a
-    moving face, "fixed" keeps one box. layout: the whole frame with the face blended in, the face crop alone, or
-    source and output side by side. silence_audio: a recording whose beginning is silent, instead of computed
-    silence. crf: H.264 quality, 0 best to 51.
+    largest. box: the square to render in pixels of the source, about 1.4 times the face, instead of detection.
+    tracking: "smooth" follows a moving face, "fixed" keeps one box. layout: the whole frame with the face blended in,
+    the face crop alone, or source and output side by side. silence_audio: a recording whose beginning is silent,
+    instead of computed silence. crf: H.264 quality, 1 best to 51; 0 is lossless.
     """
 
     fps: float = 25.0

@@ -57,9 +57,11 @@ class Speaking:
         self.chunk = -(-chunk // self._mesh.size) * self._mesh.size
         self._embed = jax.jit(lambda params, window: audio2exp.embed(params["audio2exp"], window))
         self._encode_still = jax.jit(self._still)
-        self._speak_still = jax.jit(self._speak)
-        self._speak_driven = jax.jit(self._driven)
-        self._speak_video = jax.jit(self._video)
+        # Chunks and pictures are divided by frames; parameters, a still source and silence are whole everywhere.
+        whole, rows = False, True
+        self._speak_still = parallel.on_each_device(self._mesh, self._speak, whole, whole, rows, whole)
+        self._speak_driven = parallel.on_each_device(self._mesh, self._driven, whole, whole, rows, rows, whole)
+        self._speak_video = parallel.on_each_device(self._mesh, self._video, whole, rows, rows, whole)
 
     def still(self, picture_u8: np.ndarray) -> Still:
         """Encodes a source picture, RGB "h w 3"."""

@@ -32,12 +32,13 @@ from ctjax.render.fast.formulation import default_formulation
 from ctjax.render.fast.renderer import FastRenderer
 from ctjax.render.renderer import Renderer, RendererConfig, seen_at
 from ctjax.types import UserError
-from ctjax.weights import Bundle, fingerprint, open_bundle, read_manifest
+from ctjax.weights import Bundle, fingerprint, is_named, open_bundle, read_manifest
 
 DEFAULT_SIZE = 256
 DTYPES = ("float32", "bfloat16")
 PARTS = {"renderer": "facevid2vid", "audio2exp": "audio2exp", "hubert": "hubert"}  # folder -> network
 CHUNK_ON_CPU, CHUNK_PER_ACCELERATOR = 4, 16
+LARGEST_SIZE, LARGEST_CHUNK = 2048, 1024  # beyond is a slip of the keyboard, which would fill the memory
 
 
 class TalkingHead:
@@ -61,6 +62,8 @@ class TalkingHead:
     ):
         if dtype not in DTYPES:
             raise UserError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+        if chunk is not None and not (isinstance(chunk, int) and 1 <= chunk <= LARGEST_CHUNK):
+            raise UserError(f"chunk {chunk}: choose 1 to {LARGEST_CHUNK} frames")
         _check_size(renderer, size)
         _check_parts(renderer, audio2exp, hubert)
         self.size = size
@@ -151,11 +154,10 @@ class TalkingHead:
 def _check_speech(folder: pathlib.Path, audio2exp: Bundle, hubert: Bundle) -> None:
     """An Audio2Exp that was trained here names its speech network; behind another one it would babble."""
     named = audio2exp.manifest["provenance"].get("hubert")
-    found = fingerprint(hubert.manifest)
-    if named is not None and named not in (found, hubert.manifest["provenance"].get("packed_from")):
+    if not is_named(hubert.manifest, named):
         raise UserError(
             f"{folder}: audio2exp was trained on features of another speech network ({named[:12]}, in hubert/ is "
-            f"{found[:12]}): put that one there"
+            f"{fingerprint(hubert.manifest)[:12]}): put that one there"
         )
 
 
@@ -191,8 +193,10 @@ def _abstract_audio2exp(config: dict[str, Any]) -> Params:
 def _check_size(renderer: RendererConfig, size: int) -> None:
     generator = renderer.generator
     step = 2 ** (generator.num_down_blocks + generator.dense_motion.num_blocks)
-    if not isinstance(size, int) or size < step or size % step:
-        raise UserError(f"size {size}: this renderer takes multiples of {step}, for instance {max(step, 256)}")
+    if not isinstance(size, int) or not step <= size <= LARGEST_SIZE or size % step:
+        raise UserError(
+            f"size {size}: this renderer takes multiples of {step} up to {LARGEST_SIZE}, for instance {max(step, 256)}"
+        )
 
 
 def _seen_as_trained(config: RendererConfig, params: Params, made_for: int, size: int) -> tuple[RendererConfig, Params]:

@@ -46,10 +46,10 @@ def warp_points(warp: Warp, points: Float[Array, "b n 2"]) -> Float[Array, "b n 
     x and y alike (ControlTalk modules/model.py:100-116)."""
     side = round(warp.control.shape[1] ** 0.5)
     anchors = corner_grid((side, side)).astype(points.dtype).reshape(-1, 2)
-    affine = jnp.einsum("bij,bnj->bni", warp.theta[:, :, :2], points) + warp.theta[:, None, :, 2]
+    affine = jnp.einsum("bij,bnj->bni", warp.theta[:, :, :2], points, precision="highest") + warp.theta[:, None, :, 2]
     radius = abs(points[:, :, None] - anchors).sum(-1)
     bump = radius**2 * jnp.log(radius + LOG_EPSILON)
-    return affine + jnp.einsum("bnm,bm->bn", bump, warp.control)[..., None]
+    return affine + jnp.einsum("bnm,bm->bn", bump, warp.control, precision="highest")[..., None]
 
 
 def warp_jacobian(warp: Warp, points: Float[Array, "b n 2"]) -> Float[Array, "b n 2 2"]:

@@ -118,7 +118,7 @@ class Hopenet(nnx.Module):
 def degrees(logits: Float[Array, "b 66"]) -> Float[Array, " b"]:
     """Softmax expectation of the bins in degrees (ControlTalk modules/model.py:134-139)."""
     index = jnp.arange(NUM_BINS, dtype=logits.dtype)
-    return jax.nn.softmax(logits, -1) @ index * DEGREES_PER_BIN + FIRST_BIN_DEG
+    return jnp.sum(jax.nn.softmax(logits, -1) * index, -1) * DEGREES_PER_BIN + FIRST_BIN_DEG
 
 
 def resize_for_hopenet(image_01: Float[Array, "b h w 3"], antialias: bool = True) -> Float[Array, "b 224 224 3"]:

@@ -20,6 +20,10 @@ def is_picture(path: str | os.PathLike) -> bool:
     with path.open("rb") as file:
         if file.read(4) == b"GIF8":
             return False
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:  # OpenCV would end the process
+        raise MediaError(f"{path}: its name is not UTF-8 text and cannot be opened; rename the file") from error
     return cv2.haveImageReader(str(path))
 
 

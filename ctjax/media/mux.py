@@ -24,6 +24,7 @@ _AUDIO_BITS_PER_CHANNEL = 96_000
 _BT709 = 1  # matrix, primaries and transfer alike (ITU-T H.273)
 _LIMITED_RANGE = 1  # luma 16..235, FFmpeg's AVCOL_RANGE_MPEG
 _ENCODERS = ("libx264", "libopenh264")
+H264_LARGEST_SIDE = 16384  # what libx264 takes
 _NTSC_TOLERANCE = 2e-4  # relative: 23.98 is meant for 24000/1001, which is 1e-3 from 24
 
 
@@ -62,6 +63,11 @@ class VideoWriter:
         self._audio_path = audio
         if min(size) < 2:
             raise MediaError(f"{path}: a video of {size[0]} x {size[1]} pixels cannot be written")
+        if max(size) > H264_LARGEST_SIDE:
+            raise MediaError(
+                f"{path}: {size[0]} x {size[1]} pixels are more than H.264 can hold ({H264_LARGEST_SIDE} a side): make "
+                "the source smaller, or write the face alone (--crop_only)"
+            )
         if audio is not None and probe(audio).audio is None:
             raise MediaError(f"{audio}: has no sound")
         check_writable(self.path, inputs=[] if audio is None else [audio])

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctjax import parallel, weights
-from ctjax.data.records import FPS, SAMPLES_PER_FRAME
+from ctjax.data.records import FPS, HUBERT, SAMPLES_PER_FRAME
 from ctjax.data.transforms import DrivenFrames, PairingConfig
 from ctjax.losses.mouth import crop_boxes, mouth_mask
 from ctjax.media.audio import write_wav
 from ctjax.media.mux import VideoWriter
 from ctjax.train import state
 from ctjax.train.loop import MediaFolder
+from ctjax.types import UserError
 
 if TYPE_CHECKING:
     from ctjax.train.audio2exp_step import Audio2ExpTask
@@ -53,7 +54,7 @@ def write_clip(task: Audio2ExpTask, current: Any, frozen: Any, clips: np.ndarray
     frames = len(example["source_u8"]) // task.config.frames * task.config.frames
     params, shown = state.averaged(current), []
     for start in range(0, frames, task.config.frames):
-        # the same few frames on every device: a picture now and then is not worth a second program
+        # The same few frames on every device: one small program more, which the cache keeps for the next run.
         part = {name: x[None, start : start + task.config.frames] for name, x in example.items() if name != "samples"}
         placed = parallel.replicate(mesh, part)
         encoded = task.encode(params, frozen, placed)
@@ -95,7 +96,13 @@ def export(task: Audio2ExpTask, params: Any, steps: int, folder: pathlib.Path) -
         provenance={"trained_by": "ctjax", "steps": steps, **task.records.features},
         overwrite=True,
     )
+    made_with = {"renderer": task.fingerprints["renderer"], "hubert": task.records.features.get(HUBERT)}
     for name, source in (("renderer", task.config.renderer), ("hubert", task.config.hubert)):
+        if source and weights.fingerprint(weights.read_manifest(source)) != made_with[name]:
+            raise UserError(
+                f"{source} was written anew while Audio2Exp was trained with what it held before: {folder}/audio2exp "
+                f"is complete, put the {name} that it belongs to beside it"
+            )
         if source:
             _copy_bundle(pathlib.Path(source), folder / name)
 

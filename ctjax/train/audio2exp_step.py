@@ -106,6 +106,7 @@ class Audio2ExpTask:
         self.config = config
         self.optimizer = optim.build(config.optimizer)
         self.records = RecordSet(config.records)
+        self.data_digests = self.records.digests
         if config.hubert:  # it is not read before the export: a wrong one must not wait until then
             self.records.require(hubert=weights.fingerprint(weights.read_manifest(config.hubert, "hubert")))
         renderer = frozen_networks.open_renderer(config.renderer, config.compute)
@@ -148,6 +149,10 @@ class Audio2ExpTask:
 
     def _check_expert(self, expert: frozen_networks.Frozen, renderer: frozen_networks.Frozen) -> None:
         choice = self.config.expert
+        if choice.form == "bce" and expert.provenance.get("loss") == "info_nce":
+            raise UserError(
+                f"{choice.bundle}: an expert trained with info_nce has learned no threshold: expert.form must be cosine"
+            )
         if not choice.unchecked:
             sync_report.check_report(
                 expert.provenance,
@@ -223,7 +228,7 @@ class Audio2ExpTask:
         # All over the held-out clips: the first of them are one person's.
         clips = transforms.spread_first(self._held_out, self.config.evaluation_batches * rows.batch)
         stream = transforms.in_order(clips, self._examples(clips), 0)
-        return pipeline.first_batches(stream, rows, self.config.evaluation_batches)
+        return pipeline.first_batches(stream, rows, self.config.evaluation_batches, self.config.reading)
 
     def _examples(self, clips: np.ndarray, *, pictures: bool = True) -> transforms.DrivenFrames:
         config = self.config

@@ -38,7 +38,8 @@ Batch = Mapping[str, Any]
 @dataclass(frozen=True)
 class LoopConfig:
     """steps: length of the run; 0 measures and exports what it starts from. batch: examples per step over all devices.
-    The intervals are in steps; 0 means never (the last step is always saved). keep: checkpoints kept."""
+    The intervals are in steps; of evaluations and pictures 0 means never. Saved is before every evaluation as well, and
+    after the last step. keep: checkpoints kept."""
 
     steps: int = 100_000
     batch: int = 8
@@ -184,7 +185,8 @@ def run(
     that cannot be used, a batch that does not divide, a checkpoint of another network, and a loss that is not finite.
 
     With `about` are kept the `fingerprints` of a task that has them, {field of the configuration: SHA-256 of the bundle
-    it names}: a checkpoint made with other weights is refused, since the path alone does not tell.
+    it names}: a checkpoint made with other weights is refused, since the path alone does not tell. Of its
+    `data_digests`, {folder: SHA-256 of what lies there}, a change is said aloud.
     """
     mesh = parallel.make_mesh() if mesh is None else mesh
     folder = pathlib.Path(folder).absolute()
@@ -195,6 +197,8 @@ def run(
     about = {**(about or {})}
     if fingerprints := getattr(task, "fingerprints", None):
         about["fingerprints"] = fingerprints
+    if digests := getattr(task, "data_digests", None):
+        about["data"] = digests
     data = iter(task.training_data(rows))
     with checkpoint.Checkpoints(folder, keep=config.keep) as checkpoints:
         restored = checkpoints.restore(abstract, data, about)
@@ -262,7 +266,8 @@ class _Trainer:
                     self._window.start_clock()
                 stopping = stop.reached(step)
                 last = step == config.steps
-                if last or stopping or _due(step, config.save_every):
+                # Before a look as well: it takes its time, and a scheduler may not wait for its end.
+                if last or stopping or _due(step, config.save_every) or _due(step, config.evaluate_every):
                     self._check_finite(*before)
                     self.checkpoints.save(step, state, data, self.about)
                 if last or stopping or _due(step, config.log_every):

@@ -12,7 +12,8 @@ import optax
 class OptimizerConfig:
     """lr: peak learning rate. warmup: steps from 0 to `lr`. decay: what follows, over `decay_steps` down to
     `final_fraction` of `lr` (cosine, linear) or by `milestone_factor` at each of `milestones`.
-    clip: global gradient norm, 0 for none. micro_batches: gradient accumulation, parts of one batch.
+    clip: global gradient norm, 0 for none. micro_batches: gradient accumulation, parts of one batch;
+    each part should still divide by the devices.
     ema: decay of the averaged parameters, 0 for none."""
 
     lr: float = 1e-5

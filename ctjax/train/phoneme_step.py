@@ -117,7 +117,7 @@ class PhonemeTask:
         corpus = open_corpus(config.corpus, config.held_out_sentences, held_out=True)
         spoken = SpokenSentences(corpus, steps=config.steps_per_example)
         stream = transforms.in_order(np.arange(config.held_out_sentences), spoken, HELD_OUT_SEED)
-        return pipeline.first_batches(stream, rows, config.evaluation_batches)
+        return pipeline.first_batches(stream, rows, config.evaluation_batches, config.reading)
 
     def evaluate(self, current: State, frozen: Any, batches: Iterable[Batch]) -> dict[str, float]:
         """loss; accuracy of all steps, and accuracy_spoken of those that are no pause."""
@@ -139,10 +139,13 @@ class PhonemeTask:
 
         return jax.jit(judge)
 
+    @functools.cached_property
+    def _heard(self) -> Any:
+        return jax.jit(lambda params, waveform: jax.nn.softmax(self._logits(params, waveform)))
+
     def pictures(self, current: State, frozen: Any, batch: Batch, path: MediaFolder) -> dict[str, np.ndarray]:
         """Phonemes over time, one below the other for the first examples: the labels above what is heard."""
-        heard = jax.jit(lambda params, waveform: jax.nn.softmax(self._logits(params, waveform)))
-        chance = parallel.fetch(heard(state.averaged(current), batch["waveform"]))
+        chance = parallel.fetch(self._heard(state.averaged(current), batch["waveform"]))
         labels = parallel.fetch(batch["labels"])
         rows = []
         for guessed, spoken in zip(chance[:4], labels[:4], strict=True):

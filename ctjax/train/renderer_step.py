@@ -132,6 +132,7 @@ class RendererTask:
 
     def __init__(self, config: RendererTraining):
         self.clips: Clips = RecordSet(config.records) if config.records else CropFolder(config.crops)
+        self.data_digests = self.clips.digests if isinstance(self.clips, RecordSet) else {}
         self.frozen: dict[str, Any] = {}
         self.fingerprints: dict[str, str] = {}
         self.config = config
@@ -252,7 +253,7 @@ class RendererTask:
         # a pair of each clip, then another of each: so the first batch, which is drawn, shows many persons
         examples = np.arange(len(self._held_out) * config.held_out_frames).reshape(-1, config.held_out_frames).T
         stream = grain.MapDataset.source(examples.reshape(-1).tolist()).seed(0).repeat().random_map(pairs)
-        return pipeline.first_batches(stream, rows, -(-examples.size // rows.batch))
+        return pipeline.first_batches(stream, rows, -(-examples.size // rows.batch), self.config.reading)
 
     def evaluate(self, state: State, frozen: Any, batches: Iterable[Batch]) -> dict[str, float]:
         """Means over the held-out pairs; see `_compare` for the figures."""

@@ -51,6 +51,10 @@ class AugmentConfig:
     mirror: bool = True
     drop_features: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop_features < 1:
+            raise ValueError(f"drop_features is a share below 1, not {self.drop_features}")
+
 
 @dataclass(frozen=True)
 class SyncExpertTraining:
@@ -84,6 +88,8 @@ class SyncExpertTraining:
     def __post_init__(self) -> None:
         if self.windows < 2 or self.candidates < 2:
             raise ValueError("windows and candidates must be at least 2: an expert learns by comparing")
+        if self.gap < 1:
+            raise ValueError(f"gap must be at least 1 frame, not {self.gap}: equal windows are no negatives")
         if self.start and self.audio_encoder:
             raise ValueError("start brings an audio encoder of its own: leave audio_encoder out")
         if self.model.mel and self.audio_encoder:
@@ -102,16 +108,19 @@ class SyncExpertTask:
 
     def __init__(self, config: SyncExpertTraining):
         self.eager_init = bool(config.start or config.audio_encoder)
-        self._start, self._started_from, began_with = None, "", None
+        self._start, self._started_from, began_with, trained_with = None, "", None, None
         if config.start:
             opened = frozen_networks.open_own_expert(config.start)
             self._start, self._started_from = opened.params, opened.fingerprint
             began_with = opened.provenance.get(HUBERT)
+            trained_with = opened.provenance.get("loss")
             config = dataclasses.replace(config, model=opened.network.config)
         self.config = config
+        self._trained_with = config.loss if config.loop.steps else trained_with
         self.expert = SyncExpert(config.model)
         self.optimizer = optim.build(config.optimizer)
         self.records = RecordSet(config.records)
+        self.data_digests = self.records.digests
         self._sound: Sound = config.model.hears
         if self._sound == HUBERT:
             self.records.require(hubert=began_with)
@@ -228,7 +237,7 @@ class SyncExpertTask:
 
     def training_data(self, rows: parallel.Rows) -> grain.IterDataset:
         config = self.config
-        windows = self._windows(self._clips, config.windows)
+        windows = self._windows(self._clips, config.windows, remember=config.in_memory)
         stream = transforms.endless(self._clips, windows, config.loop.seed)
         return pipeline.batches(stream, rows, config.reading)
 
@@ -237,7 +246,7 @@ class SyncExpertTask:
             self._held_out, self.config.candidates, spread=True, whole_frames=self._renderer is not None
         )
         count = -(-len(self._held_out) // rows.batch)
-        return pipeline.first_batches(transforms.in_order(self._held_out, windows, 0), rows, count)
+        return pipeline.first_batches(transforms.in_order(self._held_out, windows, 0), rows, count, self.config.reading)
 
     def _windows(self, clips: np.ndarray, windows: int, **how: bool) -> transforms.SyncWindows:
         config = self.config
@@ -249,7 +258,6 @@ class SyncExpertTask:
             gap=config.gap,
             crop=config.model.crop,
             sound=self._sound,
-            remember=config.in_memory,
             **how,
         )
 
@@ -266,7 +274,8 @@ class SyncExpertTask:
                 seen = {**batch, "mouths_u8": rendered, "boxes": batch["frame_boxes"]}
                 found[sync_report.RECONSTRUCTED].append(parallel.fetch(self._embed_held_out(params, seen)))
         _, first = np.unique(np.concatenate(clips), return_index=True)  # the last batch is filled up with clips seen
-        scale, bias = float(sync_expert.scale(params)), float(params["bias"])
+        scale = float(sync_expert.scale(params))
+        bias = float(params["bias"]) if self._trained_with == "bce" else None  # InfoNCE does not learn it
         report = {}
         for frames, parts in found.items():
             if parts:
@@ -342,6 +351,7 @@ class SyncExpertTask:
                 provenance={
                     "trained_by": "ctjax",
                     "steps": int(current["step"]),
+                    "loss": self._trained_with,
                     sync_report.REPORT: report,
                     **({"started_from": self._started_from} if self._started_from else {}),
                     **({HUBERT: self.records.features[HUBERT]} if self._sound == HUBERT else {}),

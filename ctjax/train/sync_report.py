@@ -12,28 +12,31 @@ RECONSTRUCTED_BY = "reconstructed_by"  # and the fingerprint of the renderer, al
 REQUIRED_FIGURE = "rank1_within_clip"
 
 
-def figures(mouths: np.ndarray, sounds: np.ndarray, logit_scale: float, logit_bias: float) -> dict[str, float]:
+def figures(
+    mouths: np.ndarray, sounds: np.ndarray, logit_scale: float, logit_bias: float | None = None
+) -> dict[str, float]:
     """Accuracies of unit embeddings "c n e": n windows in each of c clips, mouths[i, j] belonging to sounds[i, j].
 
     cosine_accuracy: share of true pairs with cosine above 0.5 and of as many false pairs (the clip's next window) with
-    at most 0.5. logit_accuracy: the same with the expert's own threshold. rank1_within_clip: the true sound is the
-    nearest of the clip's n. rank1_across_clips: the nearest of n where the n - 1 others come from other clips.
-    chance: 1 / n, of both.
+    at most 0.5. logit_accuracy: the same with the expert's own threshold, of one that learned a bias.
+    rank1_within_clip: the true sound is the nearest of the clip's n. rank1_across_clips: the nearest of n where the
+    n - 1 others come from other clips. chance: 1 / n, of both.
     """
     clips, windows, _ = mouths.shape
     within = np.einsum("cne,cme->cnm", mouths, sounds)
     true = np.diagonal(within, axis1=1, axis2=2)
     false = np.take_along_axis(within, ((np.arange(windows) + 1) % windows)[None, :, None].repeat(clips, 0), 2)[..., 0]
-    logits_true, logits_false = (logit_scale * x + logit_bias for x in (true, false))
     result = {
         "cosine_accuracy": float((np.mean(true > 0.5) + np.mean(false <= 0.5)) / 2),
-        "logit_accuracy": float((np.mean(logits_true > 0) + np.mean(logits_false <= 0)) / 2),
         "rank1_within_clip": float(np.mean(within.argmax(2) == np.arange(windows))),
         "cosine_true": float(true.mean()),
         "cosine_false": float(false.mean()),
         "chance": 1.0 / windows,
         "clips": float(clips),
     }
+    if logit_bias is not None:
+        logits_true, logits_false = (logit_scale * x + logit_bias for x in (true, false))
+        result["logit_accuracy"] = float((np.mean(logits_true > 0) + np.mean(logits_false <= 0)) / 2)
     if clips > 1:
         result["rank1_across_clips"] = _across(mouths, sounds)
     return result

@@ -174,11 +174,18 @@ def test_what_a_fairseq_file_does_not_say_is_asked_for(tmp_path, capsys):
     assert read_manifest(tmp_path / "out")["config"]["normalize_waveform"] is False
 
 
-@pytest.mark.parametrize("wrap", ["flat", "state_dict", "module", "wrapped module"])
+@pytest.mark.parametrize("wrap", ["flat", "state_dict", "module", "wrapped module", "twice", "averaged"])
 @pytest.mark.parametrize("save", [checkpoints.save_zip, checkpoints.save_legacy])
 def test_every_form_of_lip_control_net_is_one_bundle(tmp_path, wrap, save):
     state = {f"module.{k}": v for k, v in LIP.items()} if "module" in wrap else LIP
-    tree = state if wrap in ("flat", "module") else {"state_dict": state, "optimizer": {"state": {}}, "global_step": 4}
+    beside = {
+        "optimizer": {"state": {}},
+        "global_step": 4,
+        "best_loss": np.float32([0.5]),
+    }  # a tensor that is no weight
+    tree = state if wrap in ("flat", "module") else {"state_dict": state, **beside}
+    if wrap in ("twice", "averaged"):
+        tree = {"model": tree, **beside} if wrap == "twice" else {"params_ema": state}
     run("audio2exp", save(tree, tmp_path / "x.pt"), "--output", tmp_path / "out", "--channels=48")
     params = open_bundle(tmp_path / "out", network="audio2exp").params
     np.testing.assert_array_equal(params["audio_encoder"]["fc1"]["fc"]["bias"], LIP["audio_encoder.fc1.fc.bias"])

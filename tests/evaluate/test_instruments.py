@@ -21,7 +21,7 @@ from ctjax.features.silence import QUIET_RMS
 from ctjax.losses import oxford_syncnet, sync_expert, vgg19, wav2lip_syncnet
 from ctjax.motion.audio2exp import Audio2ExpConfig
 from ctjax.types import UserError
-from ctjax.weights import BundleError, save_bundle
+from ctjax.weights import BundleError, fingerprint, read_manifest, save_bundle
 
 FRAMES = 24
 HUBERT = hubert.HubertConfig(
@@ -160,6 +160,25 @@ def test_an_expert_and_a_hubert_that_do_not_fit_are_refused(bundles, tmp_path):
     paths = BundlePaths(expert=str(tmp_path / "expert"), hubert=str(bundles / "hubert"))
     with pytest.raises(UserError, match="16 channels, the expert .* 12"):
         open_instruments(paths, "gaussian11")
+
+
+def test_an_expert_hears_the_hubert_it_was_trained_with(bundles, tmp_path):
+    """Another one of the same width gives distances too, that mean nothing."""
+    _, config, network = TINY["expert"]
+    params = _params(network, "sync_expert")
+    for name in ("another", fingerprint(read_manifest(bundles / "hubert"))):
+        save_bundle(
+            tmp_path / "expert", network="sync_expert", config=config, params=params, provenance={"hubert": name},
+            overwrite=True,
+        )  # fmt: skip
+        paths = BundlePaths(expert=str(tmp_path / "expert"), hubert=str(bundles / "hubert"))
+        if name == "another":
+            with pytest.raises(
+                UserError, match="is another HuBERT than the one that the expert in .* was trained with"
+            ):
+                open_instruments(paths, "gaussian11")
+        else:
+            assert open_instruments(paths, "gaussian11").expert is not None
 
 
 def test_an_expert_may_hear_mel(bundles, tmp_path):

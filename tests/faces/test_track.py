@@ -114,6 +114,12 @@ def test_frames_without_a_face_keep_the_last_box():
     assert len({face.box for face in faces}) == 1
 
 
+@pytest.mark.parametrize(("frames_per_second", "kept"), [(25, 12), (60, 30), (10, 5)])
+def test_a_face_is_awaited_for_half_a_second(frames_per_second, kept):
+    faces = track([frame((50, 45, 20))] + [frame()] * 40, frames_per_second=frames_per_second)
+    assert [face.lost for face in faces] == [False] * (1 + kept) + [True] * (40 - kept)
+
+
 def test_a_face_that_comes_back_elsewhere_gets_its_box_at_once():
     faces = track([frame((40, 45, 30))] * 15 + [frame()] * 20 + [frame((120, 45, 30))] * 15)
     assert faces[34].box == faces[0].box

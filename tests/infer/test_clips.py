@@ -132,6 +132,12 @@ def test_the_length_is_the_sounds_at_any_rate(head, media, fps):
     assert 0 <= count / fps - 1.3 < 1 / fps
 
 
+def test_frames_are_counted_at_the_rate_that_the_file_has(head, media):
+    """23.98 is written as 24000/1001: counted as it was typed, an hour's lips would be 0.6 s late."""
+    clip = head.animate(source=media / "portrait.png", audio=media / "speech.wav", fps=23.98)
+    assert clip.options.fps == 24000 / 1001
+
+
 @pytest.mark.parametrize("seconds", [1 / 16_000, 0.1, 0.36])
 def test_very_short_sound_is_padded_not_refused(head, media, tmp_path, seconds):
     sound = wav(tmp_path / "short.wav", 0.1 * np.sin(np.arange(max(1, round(seconds * 16_000)))))

@@ -1,5 +1,8 @@
 """Any kind of picture comes out as the same upright RGB."""
 
+import os
+import pathlib
+
 import cv2
 import numpy as np
 import pytest
@@ -96,6 +99,14 @@ def test_what_is_no_picture_is_refused_in_one_line(tmp_path, content, capfd):
         read_image(path)
     assert "\n" not in str(error.value)
     assert capfd.readouterr().err == ""
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    """OpenCV would end the process without a word."""
+    path = pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(MediaError, match="its name is not UTF-8 text"):
+        is_picture(path)
 
 
 def test_a_truncated_picture_is_refused(tmp_path):

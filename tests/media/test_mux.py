@@ -163,6 +163,11 @@ def test_no_frames_is_an_error_and_leaves_nothing(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_pictures_that_are_too_large_for_h264_are_known_before_the_work(tmp_path):
+    with pytest.raises(MediaError, match="16386 x 64 pixels are more than H.264 can hold .16384 a side."):
+        VideoWriter(tmp_path / "out.mp4", (16386, 64), 25)
+
+
 def test_frames_of_another_size_or_type_are_refused(tmp_path):
     with VideoWriter(tmp_path / "out.mp4", (96, 64), 25) as writer:
         writer.write(numbered_frame(0))

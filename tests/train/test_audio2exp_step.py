@@ -7,12 +7,14 @@ import pathlib
 import subprocess
 import sys
 
+import drawn_params
 import jax
 import jax.numpy as jnp
 import numpy as np
 import parity
 import portpicker
 import pytest
+import tiny_renderer
 
 from ctjax import config, parallel, weights
 from ctjax.data.records import RecordsError
@@ -32,9 +34,7 @@ from ctjax.types import UserError
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(HERE), str(HERE.parent / "data")]
-import drawn_params  # noqa: E402
-import tiny_renderer  # noqa: E402
+sys.path.insert(0, str(HERE.parent / "data"))
 import toy_records  # noqa: E402
 
 AUDIO = Audio2ExpConfig(channels=toy_records.CHANNELS, widths=(32, 24, 16, 24), num_kp=tiny_renderer.KEYPOINTS)
@@ -97,7 +97,7 @@ def recipe(world, **changes):
         "alpha": Ramp(steps=10, start=0.5),
         "weights": Audio2ExpWeights(perceptual=0.1, sync=1.0),
         "optimizer": OptimizerConfig(lr=2e-3, warmup=2, ema=0.9),
-        "loop": loop.LoopConfig(steps=24, batch=8, log_every=1, save_every=12, evaluate_every=24, pictures_every=24),
+        "loop": loop.LoopConfig(steps=12, batch=8, log_every=1, save_every=6, evaluate_every=12, pictures_every=12),
     }
     return Audio2ExpTraining(**(settings | changes))
 
@@ -178,7 +178,7 @@ def test_held_out_figures_start_unedited_and_move_with_alpha(trained):
 def test_every_term_is_logged_by_group_and_alpha_rises(trained):
     run, _, _ = trained
     steps = [line for line in metrics.read(run / "metrics.jsonl") if "loss" in line]
-    assert [line["alpha"] for line in steps[:12]] == pytest.approx([0.5 + 0.05 * min(i, 10) for i in range(12)])
+    assert [line["alpha"] for line in steps] == pytest.approx([0.5 + 0.05 * min(i, 10) for i in range(12)])
     seen = set().union(*steps)
     assert {f"{term}/{group}" for term in ("sync", "perceptual") for group in (*PAIRINGS, "silent_pass")} <= seen
     for line in steps:
@@ -191,9 +191,9 @@ def test_pictures_and_a_clip_with_sound(trained):
     run, _, _ = trained
     import cv2
 
-    sheet = cv2.imread(str(run / "pictures" / "sheet" / "00000024.png"))
+    sheet = cv2.imread(str(run / "pictures" / "sheet" / "00000012.png"))
     assert sheet.shape == (4 * 32, 8 * 32, 3)
-    info = probe(run / "pictures" / "clip" / "00000024.mp4")
+    info = probe(run / "pictures" / "clip" / "00000012.mp4")
     assert info.audio is not None and (info.video.width, info.video.height) == (4 * 32, 32)
     assert info.duration_s == pytest.approx(24 / 25, abs=0.1)
 
@@ -299,6 +299,22 @@ def test_an_expert_must_have_shown_its_accuracy(world):
     with pytest.raises(UserError, match="60% of cases, 90% are asked for"):
         Audio2ExpTask(recipe(world, expert=ExpertChoice(str(world / "expert"), least_rank1=9.0)))
     Audio2ExpTask(recipe(world, expert=ExpertChoice(str(world / "unmeasured"), unchecked=True)))
+
+
+def test_a_threshold_that_was_never_learned_is_not_used(world, tmp_path):
+    provenance = {"hubert": "toy", "loss": "info_nce", "report": {"real": GOOD, "reconstructed": GOOD}}
+    params = weights.open_bundle(world / "expert", network="sync_expert").params
+    weights.save_bundle(tmp_path / "x", network="sync_expert", config=EXPERT, params=params, provenance=provenance)
+    with pytest.raises(UserError, match="has learned no threshold"):
+        Audio2ExpTask(recipe(world, expert=ExpertChoice(str(tmp_path / "x"), form="bce")))
+
+
+def test_a_renderer_that_was_written_anew_is_not_exported(world, task, tmp_path, monkeypatch):
+    monkeypatch.setitem(task.fingerprints, "renderer", "what it was when the run began")
+    state = {**task.init(jax.random.key(0)), "step": np.int32(3)}
+    with pytest.raises(UserError, match="renderer was written anew while Audio2Exp was trained"):
+        task.export({**state, "ema": state["params"]}, task.frozen, tmp_path)
+    assert (tmp_path / "audio2exp").is_dir() and not (tmp_path / "renderer").exists()
 
 
 def test_a_speech_network_that_is_not_there_is_said_before_training(world):

@@ -316,6 +316,7 @@ def test_one_and_eight_devices_give_the_same_losses(unbroken, tmp_path):
     np.testing.assert_allclose(list(one.values()), list(eight.values()), rtol=2e-5)
 
 
+@pytest.mark.full
 def test_two_processes_of_four_devices_give_the_same_losses_and_stop_together(unbroken, tmp_path):
     port = portpicker.pick_unused_port()
     together = ["--coordinator", f"127.0.0.1:{port}", "--num_processes", 2]

@@ -18,7 +18,6 @@ HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
 import renderer_record  # noqa: E402
 
-SLOW = {"train", "ls", "jacobian", "clip"}
 # One value of 400 falls on the other side of the hinge in our float32 run, and of the reference's two runs in neither.
 KINKED = {"jacobian/grad/disc.down_blocks.0.conv.weight_orig"}
 
@@ -29,11 +28,8 @@ def _names(record: str, case: str) -> list[str]:
     return [name for name in parity.record(record).outputs if name.startswith(f"{case}/") and name not in skipped]
 
 
-def _cases():
-    return [pytest.param(c, marks=pytest.mark.full if c in SLOW else ()) for c in renderer_record.CASES]
-
-
-@pytest.mark.parametrize("case", _cases())
+@pytest.mark.full
+@pytest.mark.parametrize("case", renderer_record.CASES)
 def test_every_recorded_number_is_met(case):
     record, computed = parity.record("renderer_losses"), renderer_record.compute(case)
     names = [name for name in _names("renderer_losses", case) if name not in KINKED]

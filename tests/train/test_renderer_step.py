@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import parity
 import pytest
+import tiny_renderer as tiny
 from jax.extend.core import jaxprs_in_params
 
 from ctjax import parallel, weights
@@ -34,8 +35,6 @@ from ctjax.train.renderer_update import Outcome, RendererUpdate, _moved_to
 from ctjax.types import UserError
 
 HERE = pathlib.Path(__file__).parent
-sys.path.insert(0, str(HERE))
-import tiny_renderer as tiny  # noqa: E402
 
 TERMS = {
     "perceptual",
@@ -57,7 +56,7 @@ def start():
 
 def two_steps(devices: int, folder: pathlib.Path) -> dict[str, np.ndarray]:
     """Metrics and state of two steps on so many devices."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent.parent)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE.parent.parent)])}
     command = [sys.executable, str(HERE / "renderer_devices.py"), str(devices), str(folder / f"{devices}.npz")]
     subprocess.run(command, check=True, env=environment)
     with np.load(folder / f"{devices}.npz") as data:
@@ -101,6 +100,21 @@ def test_the_average_lies_between_start_and_present(start, after):
     begin = np.asarray(start[1]["params"]["generator"]["fourth"]["kernel"])
     now, average = after[f"state['params']{path}"], after[f"state['ema']{path}"]
     assert 0 < abs(average - begin).sum() < abs(now - begin).sum()
+
+
+def test_the_average_covers_the_norms_moments_and_nothing_that_has_a_length(start, after):
+    update, state, _ = start
+    first = "['generator']['first']['norm']['mean']"
+    began = state["statistics"]["generator"]["first"]["norm"]["mean"]
+    averaged, now = after[f"state['ema_moments']{first}"], after[f"state['statistics']{first}"]
+    assert np.abs(averaged - began).max() > 0 and np.abs(averaged - now).max() > 0
+    assert {path[-1] for path, _ in partition.leaves(state["ema_moments"])} == {"mean", "var"}
+
+    moved = {**state, "ema_moments": jax.tree.map(lambda leaf: leaf + 1, state["ema_moments"])}
+    by_path = [dict(partition.leaves(update.renderer_params(moved, {}, averaged=chosen))) for chosen in (True, False)]
+    for path, leaf in partition.leaves(state["statistics"]):
+        np.testing.assert_array_equal(by_path[0][path], leaf + (path[-1] in ("mean", "var")))
+        np.testing.assert_array_equal(by_path[1][path], leaf)
 
 
 @pytest.mark.full
@@ -202,21 +216,6 @@ def test_what_the_discriminator_says_in_half_precision_is_taken_on_in_float32():
     made = Reconstruction(real, real, None, None, None)
     found = generator_terms(made, config, vgg=None, discriminator=says, target_deg=None)["generator_gan"]
     np.testing.assert_allclose(found, 1 - 1e-3, rtol=1e-5)
-
-
-def test_the_average_covers_the_norms_moments_and_nothing_that_has_a_length(start, after):
-    update, state, _ = start
-    first = "['generator']['first']['norm']['mean']"
-    began = state["statistics"]["generator"]["first"]["norm"]["mean"]
-    averaged, now = after[f"state['ema_moments']{first}"], after[f"state['statistics']{first}"]
-    assert np.abs(averaged - began).max() > 0 and np.abs(averaged - now).max() > 0
-    assert {path[-1] for path, _ in partition.leaves(state["ema_moments"])} == {"mean", "var"}
-
-    moved = {**state, "ema_moments": jax.tree.map(lambda leaf: leaf + 1, state["ema_moments"])}
-    by_path = [dict(partition.leaves(update.renderer_params(moved, {}, averaged=chosen))) for chosen in (True, False)]
-    for path, leaf in partition.leaves(state["statistics"]):
-        np.testing.assert_array_equal(by_path[0][path], leaf + (path[-1] in ("mean", "var")))
-        np.testing.assert_array_equal(by_path[1][path], leaf)
 
 
 @pytest.mark.full

@@ -13,7 +13,7 @@ from ctjax.losses.sync_expert import MelTowerConfig, SyncExpertConfig
 from ctjax.motion.audio2exp import Audio2Exp, Audio2ExpConfig
 from ctjax.train import frozen, loop, metrics, sync_report
 from ctjax.train.optim import OptimizerConfig
-from ctjax.train.sync_expert_step import SyncExpertTask, SyncExpertTraining
+from ctjax.train.sync_expert_step import AugmentConfig, SyncExpertTask, SyncExpertTraining
 from ctjax.types import UserError
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "data"))
@@ -102,6 +102,7 @@ def test_the_bundle_opens_with_its_report(contrastive):
     last = metrics.read(run / "metrics.jsonl")[-1]
     assert report["real"]["rank1_within_clip"] == last["held_out/real/rank1_within_clip"]
     assert opened.provenance["hubert"] == "toy"
+    assert opened.provenance["loss"] == "info_nce" and "logit_accuracy" not in report["real"]  # its bias stood still
     check = functools.partial(sync_report.check_report, path="expert", reconstructed_by="a renderer")
     with pytest.raises(UserError, match="not measured on reconstructed frames"):
         check(opened.provenance, least=2.0)
@@ -149,6 +150,7 @@ def test_parameters_and_losses_stay_float32_under_bfloat16(paired):
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(outcome.state["params"])} == {"float32"}
 
 
+@pytest.mark.full
 def test_an_expert_that_hears_mel_needs_no_features(folder, tmp_path):
     """The drawn sound is as loud as the mouth is open: a few steps are enough to see it learn."""
     model = SyncExpertConfig(crop=16, widths=(16, 16), mel=MelTowerConfig(widths=(16, 16), embedding=32))
@@ -191,3 +193,7 @@ def test_mistakes_are_named(folder):
         SyncExpertTask(recipe(folder, gap=16))
     with pytest.raises(ValueError, match="freeze_audio needs audio_encoder"):
         recipe(folder, freeze_audio=True)
+    with pytest.raises(ValueError, match="gap must be at least 1 frame"):
+        recipe(folder, gap=0)
+    with pytest.raises(ValueError, match="drop_features is a share below 1, not 1"):
+        AugmentConfig(drop_features=1.0)

@@ -21,6 +21,7 @@ from ctjax.train import optim, state
 from ctjax.train.loop import LoopConfig, run
 
 WIDTH = 24
+READING = pipeline.ReadingConfig(threads=2, prefetch=8)
 
 
 class _Draw(grain.transforms.RandomMap):
@@ -66,7 +67,7 @@ class ToyTask:
         return grain.MapDataset.range(200).seed(seed).shuffle().repeat().random_map(_Draw())
 
     def training_data(self, rows):
-        stream = pipeline.batches(self.examples(3), rows, pipeline.ReadingConfig(threads=2, prefetch=8))
+        stream = pipeline.batches(self.examples(3), rows, READING)
         return stream.map(self._slowly) if self.pause_s else stream
 
     def _slowly(self, batch):
@@ -74,7 +75,7 @@ class ToyTask:
         return batch
 
     def evaluation_data(self, rows):
-        return pipeline.first_batches(self.examples(4), rows, 2)
+        return pipeline.first_batches(self.examples(4), rows, 2, READING)
 
     def evaluate(self, current, frozen, batches):
         errors = []
