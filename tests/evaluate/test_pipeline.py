@@ -3,7 +3,6 @@
 import dataclasses
 
 import cv2
-import jax
 import numpy as np
 import pytest
 import scored_clips
