@@ -52,7 +52,7 @@ def test_debug_shows_the_traceback():
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_signal_ends_it_after_cleaning_up(name, ignored):
     """A temporary file is removed on the way out; what was started with `nohup` goes on."""
-    before = f"import signal; signal.signal(signal.{name}, signal.SIG_IGN)" if ignored else ""
+    before = f"import signal; signal.signal(signal.{name}, signal.SIG_{'IGN' if ignored else 'DFL'})"
     body = f"""
     import os, signal
     try:
