@@ -88,6 +88,31 @@ def test_killed_runs_end_with_the_bits_of_an_unbroken_one(unbroken, tmp_path):
     assert losses(tmp_path) == losses(unbroken), "the log has every step once, with the same losses"
 
 
+def test_what_was_trained_is_saved_before_an_evaluation(tmp_path):
+    """It may take longer than a scheduler waits after it has asked for the end."""
+
+    class Interrupted(ToyTask):
+        def evaluate(self, current, frozen, batches):
+            if current["step"] > 0:
+                raise KeyboardInterrupt
+            return {}
+
+    settings = loop.LoopConfig(steps=8, batch=4, save_every=1000, evaluate_every=4, pictures_every=0)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(Interrupted(), settings, folder=tmp_path)
+    with checkpoint.Checkpoints(tmp_path, keep=3) as kept:
+        assert kept.latest == 4
+
+
+def test_records_made_anew_are_said_aloud(tmp_path, caplog):
+    for digest, steps in (("a", 2), ("b", 4)):
+        task = ToyTask()
+        task.data_digests = {"records": digest}
+        settings = loop.LoopConfig(steps=steps, batch=4, evaluate_every=0, pictures_every=0)
+        loop.run(task, settings, folder=tmp_path)
+    assert "config.data.records was 'a' when the checkpoint was saved and is 'b' now" in caplog.text
+
+
 def test_sigterm_saves_and_ends_cleanly(unbroken, tmp_path):
     process = start(tmp_path, "--pause_s", 0.03, "--save_every", 1000)
     wait_until(lambda: logged_step(tmp_path) >= 7)
