@@ -178,11 +178,8 @@ def test_what_a_fairseq_file_does_not_say_is_asked_for(tmp_path, capsys):
 @pytest.mark.parametrize("save", [checkpoints.save_zip, checkpoints.save_legacy])
 def test_every_form_of_lip_control_net_is_one_bundle(tmp_path, wrap, save):
     state = {f"module.{k}": v for k, v in LIP.items()} if "module" in wrap else LIP
-    beside = {
-        "optimizer": {"state": {}},
-        "global_step": 4,
-        "best_loss": np.float32([0.5]),
-    }  # a tensor that is no weight
+    # The loss is a tensor that is no weight.
+    beside = {"optimizer": {"state": {}}, "global_step": 4, "best_loss": np.float32([0.5])}
     tree = state if wrap in ("flat", "module") else {"state_dict": state, **beside}
     if wrap in ("twice", "averaged"):
         tree = {"model": tree, **beside} if wrap == "twice" else {"params_ema": state}
