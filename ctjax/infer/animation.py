@@ -10,7 +10,6 @@ The first two run in a thread of their own, ahead of the devices; the devices ru
 from __future__ import annotations
 
 import collections
-import dataclasses
 import itertools
 import pathlib
 from collections.abc import Iterable, Iterator
@@ -31,7 +30,7 @@ from ctjax.infer.speaking import Chunk, Embedding, Still
 from ctjax.infer.timing import StageTimes, prefetched
 from ctjax.media.audio import AudioFile
 from ctjax.media.image import is_picture, read_image
-from ctjax.media.mux import VideoWriter, check_suffix, check_writable, frame_rate
+from ctjax.media.mux import VideoWriter, check_suffix, check_writable
 from ctjax.media.video import VideoSource
 from ctjax.motion.curve import Curve
 from ctjax.progress import progress_bar
@@ -98,8 +97,7 @@ class Animation:
     def __init__(
         self, head: TalkingHead, source: PathLike, audio: PathLike, driving: PathLike | None, options: AnimateOptions
     ):
-        # The rate that the file will have (23.98 means 24000/1001): counted with another, the lips would drift.
-        self.options = options = dataclasses.replace(options, fps=float(frame_rate(options.fps)))
+        self.options = options
         self.times = StageTimes()
         self._head = head
         self._encoded: Still | None = None

@@ -8,6 +8,7 @@ import numbers
 import os
 from collections.abc import Sequence
 
+from ctjax.media.mux import frame_rate
 from ctjax.motion.alpha import DEFAULT_ALPHA
 from ctjax.motion.curve import Curve
 from ctjax.types import Box, UserError
@@ -47,7 +48,8 @@ class AnimateOptions:
 
     def __post_init__(self) -> None:
         _number("fps", self.fps, 1, 240)
-        object.__setattr__(self, "fps", float(self.fps))
+        # The rate that the file will have (23.98 means 24000/1001): counted with another, the lips would drift.
+        object.__setattr__(self, "fps", float(frame_rate(self.fps)))
         for name in ("alpha", "yaw", "pitch", "roll"):
             value = getattr(self, name)
             limits = (-5, 5) if name == "alpha" else (-90, 90)

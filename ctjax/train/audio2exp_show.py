@@ -98,13 +98,14 @@ def export(task: Audio2ExpTask, params: Any, steps: int, folder: pathlib.Path) -
     )
     made_with = {"renderer": task.fingerprints["renderer"], "hubert": task.records.features.get(HUBERT)}
     for name, source in (("renderer", task.config.renderer), ("hubert", task.config.hubert)):
-        if source and weights.fingerprint(weights.read_manifest(source)) != made_with[name]:
+        if not source:
+            continue
+        if weights.fingerprint(weights.read_manifest(source)) != made_with[name]:
             raise UserError(
                 f"{source} was written anew while Audio2Exp was trained with what it held before: {folder}/audio2exp "
                 f"is complete, put the {name} that it belongs to beside it"
             )
-        if source:
-            _copy_bundle(pathlib.Path(source), folder / name)
+        _copy_bundle(pathlib.Path(source), folder / name)
 
 
 def _copy_bundle(source: pathlib.Path, target: pathlib.Path) -> None:
